@@ -1,0 +1,30 @@
+"""A node: accelerators of one kind, their scale-up fabric, NICs and host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretrain.hardware.accelerator import Accelerator
+from foretrain.hardware.fabric import Fabric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One host with its accelerators. Bandwidths are per direction."""
+
+    name: str
+    accelerator: Accelerator
+    accelerators: int
+    scale_up: Fabric
+    nics: int
+    nic_bytes_per_s: float
+    host_w: float
+    """Host draw beside the accelerators while training: CPUs, memory, fans, NICs, switches in the node, supply losses."""
+    usd_per_hour: float
+    """Rental price of the whole node."""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def network_bytes_per_s(self) -> float:
+        """Bandwidth of all NICs together, one direction."""
+        return self.nics * self.nic_bytes_per_s

@@ -1,0 +1,122 @@
+"""The contract between a model and the machine: ops, and the kernels that an op becomes on one rank.
+
+An `Op` knows its shape per sample and how tensor parallelism cuts it. Given a `Layout` it names the `Kernel`s that one rank runs
+for one micro-batch, forward and backward, and the bytes it saves in between. What a kernel costs on a given accelerator is not
+known here: that is `foretrain.sim.cost`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class KernelKind(IntEnum):
+    """What bounds a kernel, and so which cost model prices it."""
+
+    GEMM = 0
+    ATTENTION = 1
+    STREAM = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How one rank sees a model: degrees that cut tensors, micro-batch, element size in the compute dtype, what runs fused."""
+
+    micro_batch: int
+    tp: int = 1
+    sequence_parallel: bool = False
+    element_bytes: float = 2.0
+    flash: bool = False
+    fused: frozenset[str] = frozenset()
+
+    @property
+    def sequence_cut(self) -> int:
+        """Ranks that share the rows of a tensor outside the tensor-parallel regions."""
+        return self.tp if self.sequence_parallel else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """`batch` products of (m, k) by (k, n)."""
+
+    batch: int
+    m: int
+    n: int
+    k: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedAttention:
+    """Shape of one fused attention kernel call on one rank."""
+
+    heads: int
+    queries: int
+    keys: int
+    head_dim: int
+    causal: bool
+    backward: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One launch on one rank for one micro-batch (or `launches` alike ones).
+
+    `flop` counts what the hardware runs; `model_flop` what the model asks (no recompute inside the kernel, causal attention in
+    full), which is what MFU counts. `moved_bytes` is read plus written.
+    """
+
+    name: str
+    kind: KernelKind
+    flop: float
+    model_flop: float
+    moved_bytes: float
+    launches: int = 1
+    gemm: Gemm | None = None
+    attention: FusedAttention | None = None
+
+
+class Op(ABC):
+    """One kernel-sized piece of work of a model, in shapes per sample.
+
+    Every subclass is a final frozen dataclass with at least `name`. `parameters` counts the whole op; `parameters_cut` says whether
+    tensor parallelism divides them. `group` marks the ops that selective recomputation runs again (`core_attention`).
+    """
+
+    name: str
+    parameters: int
+    parameters_cut: bool
+    group: str
+
+    @abstractmethod
+    def forward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return the kernels of one micro-batch's forward pass on one rank."""
+
+    @abstractmethod
+    def backward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return the kernels of one micro-batch's backward pass on one rank, gradients of data first, then of weights."""
+
+    @abstractmethod
+    def saved_bytes(self, layout: Layout) -> float:
+        """Return the bytes that one micro-batch keeps on one rank from forward to backward for this op."""
+
+    def parameters_per_rank(self, tp: int) -> float:
+        """Return the parameters that one of `tp` tensor-parallel ranks holds."""
+        return self.parameters / tp if self.parameters_cut else float(self.parameters)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundary:
+    """Where activations enter or leave a tensor-parallel region; free when tp = 1.
+
+    `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
+    `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
+    `loss` is the vocabulary-parallel loss: small all-reduces of `elements` fp32 numbers, forward only.
+    Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.
+    """
+
+    name: str
+    kind: str
+    elements: int
+    """Per sample, of the whole tensor."""

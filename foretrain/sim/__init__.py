@@ -1,0 +1,1 @@
+"""What happens, and when: plan, lowering, cost, engine, prediction."""

@@ -1,0 +1,53 @@
+"""How a recipe is laid out over the accelerators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from foretrain.errors import PlanError, nearest
+from foretrain.sim.schedules.base import Schedule
+from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
+
+RECOMPUTE = ("none", "selective", "full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A layout: dp × tp × pp accelerators.
+
+    `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
+    the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `unfold` names the dimensions
+    (`dp`, `tp`) to simulate rank by rank instead of once per class.
+    """
+
+    dp: int = 1
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    zero: int = 0
+    shard: int | None = None
+    sequence_parallel: bool = False
+    micro_batch: int = 1
+    schedule: Schedule = field(default_factory=OneForwardOneBackward)
+    recompute: str = "none"
+    unfold: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine could run; divisibility against a model and cluster is checked in `placement`."""
+        for name in ("dp", "tp", "pp", "vpp", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"{name}={getattr(self, name)} is no degree; give a whole number from 1")
+        if self.zero not in (0, 1, 3):
+            raise PlanError(f"zero={self.zero} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
+        if self.recompute not in RECOMPUTE:
+            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {', '.join(RECOMPUTE)}{nearest(self.recompute, RECOMPUTE)}")
+
+    @property
+    def ranks(self) -> int:
+        """Accelerators that the plan occupies."""
+        return self.dp * self.tp * self.pp
+
+    @property
+    def shards(self) -> int:
+        """Ranks that share one copy of the sharded state: 1 where nothing is sharded."""
+        return 1 if self.zero == 0 else (self.shard or self.dp)

@@ -1,0 +1,1 @@
+"""Pipeline schedules: each emits the order of every stage."""

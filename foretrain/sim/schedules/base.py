@@ -1,0 +1,58 @@
+"""What a pipeline schedule is: an object that emits, for each stage, the order of its forward and backward passes.
+
+Orders are run-length coded, because a steady state of thousands of micro-batches is one short body repeated; that lets the engine
+see the period instead of searching for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FORWARD = 0
+BACKWARD = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One pass of one micro-batch over one model chunk of a stage. Micro-batches of a (kind, chunk) follow in order 0, 1, 2 …"""
+
+    kind: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`body` played `repeat` times."""
+
+    body: tuple[Action, ...]
+    repeat: int
+
+
+Order = tuple[Run, ...]
+
+
+class Schedule(ABC):
+    """Emits the order of every stage. The engine knows no schedule by name."""
+
+    name: str
+
+    @abstractmethod
+    def order(self, *, stage: int, stages: int, chunks: int, microbatches: int) -> Order:
+        """Return what `stage` of `stages` runs, for `chunks` model chunks per stage and `microbatches` micro-batches.
+
+        Raises:
+            PlanError: where the schedule cannot serve these numbers; the message says which it can.
+        """
+
+
+def unrolled(order: Order) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, chunk, micro-batch) for every pass of an order, in turn."""
+    seen: dict[Action, int] = {}
+    for run in order:
+        for _ in range(run.repeat):
+            for action in run.body:
+                index = seen.get(action, 0)
+                seen[action] = index + 1
+                yield action.kind, action.chunk, index

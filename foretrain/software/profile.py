@@ -1,0 +1,78 @@
+"""What a framework does with a machine: kernels it calls, what it fuses, what a launch costs, what it overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Bytes per parameter that a framework keeps and moves, in mixed precision."""
+
+    parameter_bytes: float
+    """Resident copy in the compute dtype (0 where only the sharded master copy stays)."""
+    gradient_bytes: float
+    """Gradient accumulator."""
+    master_bytes: float
+    """Master copy that the optimizer updates (0 where the resident copy is the master)."""
+    gather_bytes: float
+    """Parameter on the wire when it is all-gathered."""
+    reduce_bytes: float
+    """Gradient on the wire when it is reduced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Which communication a framework hides behind compute."""
+
+    gradient_reduce: bool
+    parameter_gather: bool
+    pipeline: bool
+    tensor_backward: bool
+    """Backward tensor-parallel collectives run beside the weight-gradient product."""
+    gradient_bucket_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCost:
+    """Time of the host, per launch and per step."""
+
+    launch_s: float
+    """Host time to issue one kernel."""
+    launch_gap_s: float
+    """Device idle between two dependent kernels even when the host is ahead."""
+    blocking: bool
+    """The host waits for each kernel before it issues the next (CUDA_LAUNCH_BLOCKING=1)."""
+    step_s: float
+    """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
+    microbatch_s: float
+    """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """One framework at one release range. Constants that came from a fit carry its name as their source."""
+
+    name: str
+    key: str
+    attention: Mapping[str, str]
+    """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
+    fused: frozenset[str]
+    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, optimizer."""
+    state: TrainingState
+    overlap: Overlap
+    host: HostCost
+    scatter_gather: bool
+    """Pipeline sends carry 1/tp of the tensor each and the receiver gathers it (Megatron-LM)."""
+    matmul_scale: float
+    """Rate of this framework's matrix products relative to the accelerator's own curve."""
+    stream_scale: float
+    """Rate of its memory-bound kernels relative to the accelerator's own curve."""
+    collective_scale: float
+    """Rate of its collectives relative to the fabric's own curve."""
+    context_bytes: float
+    """Device memory outside the allocator: context, communicators, workspaces."""
+    fragmentation: float
+    """Share of allocated memory that the allocator reserves beyond it."""
+    assumed: tuple[str, ...] = ()

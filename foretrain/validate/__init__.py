@@ -1,0 +1,1 @@
+"""What really happened: published runs and how far predictions are from them."""
