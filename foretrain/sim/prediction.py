@@ -1,0 +1,125 @@
+"""The result of a simulation: time, energy, memory and money of one training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from foretrain.sim.plan import Plan
+from foretrain.sim.recipe import Recipe
+from foretrain.sim.timeline import Timeline
+
+BREAKDOWN = (
+    "math", "memory", "overhead",
+    "tensor_parallel", "pipeline_parallel", "data_parallel",
+    "bubble", "optimizer", "host",
+)
+"""Classes of the breakdown, in its order of priority: matrix math, memory-bound kernels, gaps and floors of kernels, exposed
+communication by kind, waiting for other stages, the optimizer step, waiting for the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """Peak memory of one accelerator of a pipeline stage and what it is made of, at the moment of the peak."""
+
+    stage: int
+    peak_bytes: float
+    capacity_bytes: float
+    components: Mapping[str, float]
+    """parameters, gradients, optimizer, activations, buffers, framework; sums to `peak_bytes`."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the accelerator's memory."""
+        return self.peak_bytes <= self.capacity_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One optimizer step of a job. Times in seconds, energies in joules, for the whole cluster unless a name says otherwise."""
+
+    model: str
+    cluster: str
+    software: str
+    plan: Plan
+    recipe: Recipe
+    accelerators: int
+    seq_len: int
+    parameters: int
+    step_s: float
+    model_flop: float
+    """Model FLOPs of a step: no recompute, causal attention in full (PaLM, appendix B)."""
+    causal_flop: float
+    """The same with the masked half of causal attention removed."""
+    hardware_flop: float
+    """What the accelerators run, recompute included."""
+    peak_flop_per_s: float
+    """Dense peak of all accelerators together in the precision of the recipe."""
+    energy: Mapping[str, float]
+    """Joules by part: idle, host, network, math, memory, links, busy, facility; sums to `energy_j`."""
+    cost_usd: float
+    electricity_usd: float
+    co2_g: float
+    memory: tuple[StageMemory, ...]
+    breakdown: Mapping[str, float]
+    """Seconds by class, averaged over ranks; sums to `step_s`."""
+    hidden: Mapping[str, float]
+    """Seconds of communication by kind that ran behind compute."""
+    assumed: tuple[str, ...]
+    detail: str
+    replay: Callable[[str], Timeline] = field(repr=False, compare=False)
+    """Plays the same job again at a level of detail and returns its timeline."""
+
+    @property
+    def samples_per_s(self) -> float:
+        """Samples (sequences) trained per second."""
+        return self.recipe.global_batch / self.step_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens trained per second."""
+        return self.samples_per_s * self.seq_len
+
+    @property
+    def tokens_per_s_per_accelerator(self) -> float:
+        """Tokens trained per second and accelerator."""
+        return self.tokens_per_s / self.accelerators
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs utilisation, causal attention counted in full."""
+        return self.model_flop / (self.step_s * self.peak_flop_per_s)
+
+    @property
+    def mfu_causal(self) -> float:
+        """Model FLOPs utilisation without the masked half of attention."""
+        return self.causal_flop / (self.step_s * self.peak_flop_per_s)
+
+    @property
+    def hfu(self) -> float:
+        """Hardware FLOPs utilisation: what was run, recompute included."""
+        return self.hardware_flop / (self.step_s * self.peak_flop_per_s)
+
+    @property
+    def energy_j(self) -> float:
+        """Energy of the step at the facility's meter."""
+        return sum(self.energy.values())
+
+    @property
+    def mean_power_w(self) -> float:
+        """Mean power of the step at the facility's meter."""
+        return self.energy_j / self.step_s
+
+    @property
+    def peak_memory_bytes(self) -> tuple[float, ...]:
+        """Peak memory of one accelerator, per pipeline stage."""
+        return tuple(stage.peak_bytes for stage in self.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits its accelerator's memory."""
+        return all(stage.fits for stage in self.memory)
+
+    def timeline(self, detail: str = "segment") -> Timeline:
+        """Play the job again and return what each simulated rank did, without the steady-state jump."""
+        return self.replay(detail)
