@@ -10,13 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from foretrain.errors import PlanError
+
 FORWARD = 0
 BACKWARD = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One pass of one micro-batch over one model chunk of a stage. Micro-batches of a (kind, chunk) follow in order 0, 1, 2 …"""
+    """One pass of one micro-batch over one model chunk of a stage. Micro-batches of a (kind, chunk) follow in order, from 0."""
 
     kind: int
     chunk: int
@@ -56,3 +58,28 @@ def unrolled(order: Order) -> Iterator[tuple[int, int, int]]:
                 index = seen.get(action, 0)
                 seen[action] = index + 1
                 yield action.kind, action.chunk, index
+
+
+def order_of(*runs: Run) -> Order:
+    """Return the runs as an order, without those that play nothing, so that no order holds an empty run."""
+    return tuple(run for run in runs if run.repeat and run.body)
+
+
+def require_one_chunk(schedule: str, chunks: int) -> None:
+    """Refuse model chunks for a schedule that runs one per stage.
+
+    Raises:
+        PlanError: for more than one chunk, naming the schedule that interleaves.
+    """
+    if chunks != 1:
+        raise PlanError(f"schedule {schedule} runs one model chunk per stage, not vpp={chunks}; use schedule interleaved-1f1b or vpp=1")
+
+
+def require_microbatches(schedule: str, microbatches: int) -> None:
+    """Refuse a step without work.
+
+    Raises:
+        PlanError: for fewer than one micro-batch.
+    """
+    if microbatches < 1:
+        raise PlanError(f"schedule {schedule} has no micro-batch to run ({microbatches}): raise the global batch or lower dp, micro_batch")

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from foretrain.errors import PlanError
-from foretrain.sim.schedules.base import BACKWARD, FORWARD, Action, Order, Run, Schedule
+from foretrain.sim.schedules.base import (
+    BACKWARD,
+    FORWARD,
+    Action,
+    Order,
+    Run,
+    Schedule,
+    order_of,
+    require_microbatches,
+    require_one_chunk,
+)
 
 
 class OneForwardOneBackward(Schedule):
@@ -15,12 +24,12 @@ class OneForwardOneBackward(Schedule):
     name = "1f1b"
 
     def order(self, *, stage: int, stages: int, chunks: int, microbatches: int) -> Order:
-        """Return warm-up, steady state and drain of one stage."""
-        if chunks != 1:
-            raise PlanError(f"schedule 1f1b runs one model chunk per stage, not vpp={chunks}; use schedule interleaved-1f1b or vpp=1")
+        """Return warm-up, steady state and drain of one stage; it holds at most `stages - stage` micro-batches at once."""
+        require_one_chunk(self.name, chunks)
+        require_microbatches(self.name, microbatches)
         forward, backward = Action(FORWARD, 0), Action(BACKWARD, 0)
         warmup = min(microbatches, stages - stage - 1)
-        return (
+        return order_of(
             Run((forward,), warmup),
             Run((forward, backward), microbatches - warmup),
             Run((backward,), warmup),
