@@ -1,0 +1,138 @@
+"""The table a person reads first: 80 columns, plain text, every figure with its unit and every assumption named."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from foretrain.charts.words import headline, label, money, plan_line, recipe_line
+from foretrain.sim.prediction import Prediction, StageMemory
+from foretrain.sim.report import heaviest_stage, step_tokens
+from foretrain.units import parse, show
+
+WIDTH = 80
+BAR = 28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ink:
+    """How a terminal or a pipe shows a bar and emphasis."""
+
+    bar: str
+    bold: str = ""
+    red: str = ""
+    plain: str = ""
+
+    def strong(self, text: str) -> str:
+        """Return `text` in bold where there is such a thing."""
+        return f"{self.bold}{text}{self.plain}"
+
+    def alarm(self, text: str) -> str:
+        """Return `text` in red where there is such a thing."""
+        return f"{self.red}{text}{self.plain}"
+
+
+PIPE = Ink(bar="#")
+TERMINAL = Ink(bar="█", bold="\033[1m", red="\033[31m", plain="\033[0m")
+
+
+def table(prediction: Prediction, ink: Ink = PIPE) -> str:
+    """Return a prediction as text of at most 80 columns."""
+    parts = (_figures, _breakdown, _memory, _assumed)
+    sections = [_job(prediction), *(part(prediction, ink) for part in parts)]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def overflow(prediction: Prediction) -> str:
+    """Return what does not fit where, with the largest consumers, in two lines."""
+    stage = heaviest_stage(prediction)
+    over = stage.peak_bytes - stage.capacity_bytes
+    return (
+        f"does not fit: stage {stage.stage} of {len(prediction.memory)} needs {show(stage.peak_bytes, 'B')} per accelerator, "
+        f"{show(over, 'B')} more than its {show(stage.capacity_bytes, 'B')}\n"
+        f"largest: {_largest(stage)}; try more --tp or --pp, --zero 1 or 3, --recompute full, a smaller --micro-batch"
+    )
+
+
+def _largest(stage: StageMemory) -> str:
+    parts = sorted(stage.components.items(), key=lambda part: -part[1])[:3]
+    return ", ".join(f"{label(name)} {show(size, 'B')}" for name, size in parts)
+
+
+def _job(prediction: Prediction) -> list[str]:
+    lines = (headline(prediction), plan_line(prediction), recipe_line(prediction))
+    return [wrapped for line in lines for wrapped in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
+
+
+def _figures(prediction: Prediction, ink: Ink) -> list[str]:
+    tokens = step_tokens(prediction)
+    per_accelerator_w = prediction.mean_power_w / prediction.accelerators
+    billion = parse("1 G", "1") / tokens
+    pairs = (
+        ("step time", show(prediction.step_s, "s"), "tokens/s/accelerator", show(prediction.tokens_per_s_per_accelerator, "1")),
+        ("MFU", f"{prediction.mfu:.1%}", "HFU", f"{prediction.hfu:.1%}"),
+        ("energy per step", show(prediction.energy_j, "J"), "energy per token", show(prediction.energy_j / tokens, "J")),
+        ("", show(prediction.energy_j / parse("1 Wh", "J"), "Wh"), "power per accelerator", show(per_accelerator_w, "W")),
+        ("cost per step", money(prediction.cost_usd), "cost per 1 B tokens", money(prediction.cost_usd * billion)),
+        ("CO2 per step", show(prediction.co2_g, "g"), "CO2 per 1 B tokens", show(prediction.co2_g * billion, "g")),
+    )
+    rows = [f"  {a:<16}{ink.strong(f'{b:<18}')}  {c:<24}{ink.strong(d)}" for a, b, c, d in pairs]
+    return [*rows, *_conventions(prediction)]
+
+
+def _conventions(prediction: Prediction) -> list[str]:
+    text = (
+        f"MFU counts model FLOPs without recomputation, causal attention in full (PaLM, appendix B); "
+        f"{prediction.mfu_causal:.1%} without its masked half. HFU counts what was run. Energy, power and CO2 at the facility's meter."
+    )
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _breakdown(prediction: Prediction, ink: Ink) -> list[str]:
+    lines = [ink.strong("where the step goes") + " (mean over ranks)"]
+    lines += [
+        _bar(label(name), seconds / prediction.step_s, show(seconds, "s"), f"{seconds / prediction.step_s:.1%}", ink)
+        for name, seconds in prediction.breakdown.items()
+        if seconds > 0
+    ]
+    hidden = [f"{label(name)} {show(seconds, 's')}" for name, seconds in prediction.hidden.items() if seconds > 0]
+    if hidden:
+        lines += textwrap.wrap("hidden behind compute: " + ", ".join(hidden), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return lines
+
+
+def _bar(name: str, share: float, amount: str, note: str, ink: Ink) -> str:
+    filled = ink.bar * min(BAR, max(round(share * BAR), 1))
+    return f"  {name:<24}{filled:<{BAR}}  {amount:>10}  {note:>7}"
+
+
+def _memory(prediction: Prediction, ink: Ink) -> list[str]:
+    stage = heaviest_stage(prediction)
+    share = stage.peak_bytes / stage.capacity_bytes
+    verdict = f"{show(stage.peak_bytes, 'B')} of {show(stage.capacity_bytes, 'B')}, {share:.0%}"
+    title = ink.strong("memory per accelerator") + f" (heaviest: stage {stage.stage} of {len(prediction.memory)}): "
+    lines = [title + (verdict if stage.fits else ink.alarm(f"{verdict}, does not fit"))]
+    parts = sorted(stage.components.items(), key=lambda part: -part[1])
+    for name, size in parts:
+        share = size / stage.capacity_bytes
+        lines += [_bar(label(name), share, show(size, "B"), f"{share:.1%}", ink)] * (size > 0)
+    if len(prediction.memory) > 1:
+        lines += _other_stages(prediction)
+    return lines
+
+
+def _other_stages(prediction: Prediction) -> list[str]:
+    stages = prediction.memory
+    chosen = stages if len(stages) <= 8 else (*stages[:4], *stages[-4:])
+    sizes = [show(stage.peak_bytes, "B") for stage in chosen]
+    if len(stages) > 8:
+        sizes.insert(4, "…")
+    return textwrap.wrap("peak by stage: " + ", ".join(sizes), WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _assumed(prediction: Prediction, ink: Ink) -> list[str]:
+    """Return which numbers nobody stated or measured."""
+    if not prediction.assumed:
+        return []
+    text = "; ".join(prediction.assumed)
+    return [ink.strong("assumed") + ", not given or measured", *textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]

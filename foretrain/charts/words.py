@@ -1,0 +1,64 @@
+"""What the table and the pictures say in words about a job: its name, its plan, its recipe, and quantities for people."""
+
+from __future__ import annotations
+
+from foretrain.sim.plan import Plan
+from foretrain.sim.prediction import Prediction
+from foretrain.units import parse, show
+
+LABELS = {
+    "math": "matrix math", "memory": "memory-bound kernels", "overhead": "kernel gaps",
+    "tensor_parallel": "tensor-parallel comm.", "pipeline_parallel": "pipeline comm.", "data_parallel": "data-parallel comm.",
+    "bubble": "pipeline bubble", "optimizer": "optimizer", "host": "host",
+}
+
+
+def label(name: str) -> str:
+    """Return the words for a class or component of a prediction."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def headline(prediction: Prediction) -> str:
+    """Return the model, the cluster and the software in one line."""
+    return f"{prediction.model} on {prediction.cluster} ({prediction.accelerators:,} accelerators), {prediction.software}"
+
+
+def plan_line(prediction: Prediction) -> str:
+    """Return the plan in one line, leaving out what is off."""
+    return f"plan: {plan_words(prediction.plan)}"
+
+
+def plan_words(plan: Plan) -> str:
+    """Return the degrees of a plan and whatever differs from plain."""
+    words = [f"dp {plan.dp}", f"tp {plan.tp}", f"pp {plan.pp}"]
+    words += [f"vpp {plan.vpp}"] * (plan.vpp > 1)
+    words += [f"ZeRO {plan.zero}" + (f" over {plan.shard}" if plan.shard else "")] * (plan.zero > 0)
+    words += ["sequence parallel"] * plan.sequence_parallel
+    words += [f"micro-batch {plan.micro_batch}"]
+    words += [plan.schedule.name] * (plan.pp > 1)
+    words += [f"recompute {plan.recompute}"]
+    return ", ".join(words)
+
+
+def recipe_line(prediction: Prediction) -> str:
+    """Return the batch, the precision and the optimizer in one line."""
+    recipe = prediction.recipe
+    tokens = recipe.global_batch * prediction.seq_len
+    batch = f"batch {recipe.global_batch:,} × {prediction.seq_len:,} tokens = {count(tokens)}"
+    return f"recipe: {batch}, {recipe.precision}, {recipe.optimizer}"
+
+
+def count(number: float) -> str:
+    """Return a count for people, three digits with M, B or T: `3.15 M`, `175 B`."""
+    for symbol, name in (("T", "T"), ("G", "B"), ("M", "M")):
+        size = parse(f"1 {symbol}", "1")
+        if number >= 0.9995 * size:
+            return f"{show(number / size, '1')} {name}"
+    return f"{show(number, '1')}"
+
+
+def money(usd: float) -> str:
+    """Return dollars for people, three digits, cents where there are few."""
+    if usd >= parse("999.5 k", "1"):
+        return f"${count(usd)}"
+    return f"${show(usd, '1')}"

@@ -1,0 +1,129 @@
+"""The command line: parses, calls the function of the same name, and turns a user's mistake into a few lines and status 2.
+
+Exit statuses: 0 done, 2 a mistake in what was given, 3 a prediction that does not fit memory, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.errors import ForetrainError, nearest
+
+MISTAKE = 2
+INTERRUPTED = 130
+
+# rich would cost a tenth of a second at every start, and format our errors as boxes.
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False, "no_args_is_help": True}
+
+app = typer.Typer(help="Predict what a training step of a large model costs: seconds, joules, dollars, grams of CO2, bytes.", **_PLAIN)
+plot = typer.Typer(help="Draw plots.", **_PLAIN)
+validate = typer.Typer(help="Hold predictions against what was measured.", **_PLAIN)
+app.add_typer(plot, name="plot")
+app.add_typer(validate, name="validate")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in SI units.")]
+
+
+@app.command()
+@takes(JobOptions, LayoutOptions, SimulateOptions)
+def simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptions) -> None:
+    """Predict one training step: time, energy, money and memory. Status 3 where it does not fit memory."""
+    from foretrain.cli_simulate import run_simulate
+
+    raise typer.Exit(run_simulate(options, layout, only))
+
+
+@plot.command("scaling")
+@takes(JobOptions, LayoutOptions, ScalingOptions)
+def plot_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions) -> None:
+    """Strong and weak scaling over node counts, as PNG, SVG and CSV; dp follows from the machine."""
+    from foretrain.cli_plot import run_scaling
+
+    raise typer.Exit(run_scaling(options, layout, only))
+
+
+@validate.command("published")
+def validate_published(
+    runs: Annotated[Path | None, typer.Argument(help="Published runs. [default: those of foretrain]", metavar="[RUNS.csv]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, summary.json and a plot.", metavar="DIR")] = Path("out/published"),
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Predict published training runs and say how far the predictions are from what was measured."""
+    from foretrain.cli_validate import run_published
+
+    raise typer.Exit(run_published(runs, out, as_json=as_json))
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="models, hardware, clusters, nodes, accelerators, software or schedules.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the names in the library."""
+    from foretrain.cli_show import run_list
+
+    raise typer.Exit(run_list(kind, as_json=as_json))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Name in the library, or a profile.")], *, as_json: AsJson = False) -> None:
+    """Show a model, cluster, node, accelerator, software or schedule, with the source of each figure."""
+    from foretrain.cli_show import run_show
+
+    raise typer.Exit(run_show(name, as_json=as_json))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Return the exit status of the command line with these arguments; nothing but our own bugs raises."""
+    # typer carries its own copy of click or imports the real one, depending on its release; these are its error classes either way.
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        status = typer.main.get_command(app).main(list(arguments), prog_name="foretrain", standalone_mode=False)
+        sys.stdout.flush()
+    except usage_error as error:
+        return _refuse_usage(error, arguments)
+    except BrokenPipeError:
+        # The reader has left; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ForetrainError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _refuse_usage(error: Any, arguments: Sequence[str]) -> int:
+    """Print a mistake in options or commands; without any argument, the help that typer made of it."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message)  # noqa: T201
+        return MISTAKE
+    commands = getattr(getattr(error.ctx, "command", None), "commands", {})
+    unknown = next((word for word in arguments if f"'{word}'" in message), "")
+    hint = nearest(unknown, commands) if commands and unknown and "did you mean" not in message.lower() else ""
+    command = error.ctx.command_path if error.ctx else "foretrain"
+    return _refuse(f"{' '.join(message.split()).rstrip('.')}{hint}; {command} --help shows what there is")
+
+
+def _refuse(message: str) -> int:
+    """Print a mistake in at most three lines and return its status."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    shown = lines if len(lines) <= 3 else [*lines[:2], f"… and {len(lines) - 2} more"]
+    encoding = sys.stderr.encoding or "utf-8"
+    print("foretrain: " + "\n".join(shown).encode(encoding, "replace").decode(encoding), file=sys.stderr)  # noqa: T201
+    return MISTAKE

@@ -1,0 +1,124 @@
+"""From options to a job: profiles loaded, `--set` applied, what was left open filled in and said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from foretrain.cli_options import JobOptions, LayoutOptions
+from foretrain.errors import UsageError, nearest
+from foretrain.hardware.cluster import Cluster
+from foretrain.hardware.load import load_cluster
+from foretrain.models.load import load_model, load_transformer
+from foretrain.models.model import Model
+from foretrain.models.transformer import build
+from foretrain.overrides import apply_overrides
+from foretrain.sim.fill import fill
+from foretrain.sim.plan import Plan
+from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.interleaved import InterleavedOneForwardOneBackward
+from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
+from foretrain.sim.schedules.registry import schedule_by_name
+from foretrain.sim.simulate import DEFAULT_SOFTWARE
+from foretrain.software.load import load_software
+from foretrain.software.profile import Software
+
+ROOTS = ("plan", "recipe", "cluster", "software", "model")
+TOKENS_PER_STEP = 2**22
+"""Batch that is assumed where none is given, in tokens: what large language models were trained with."""
+
+Settings = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that `simulate` takes, and what was assumed to make it whole."""
+
+    model: Model
+    cluster: Cluster
+    software: Software
+    plan: Plan
+    recipe: Recipe
+    assumed: tuple[str, ...]
+
+
+def read_job(options: JobOptions, layout: LayoutOptions, *, dp: int | None, unfold: tuple[str, ...]) -> Job:
+    """Return the job that the options describe; `dp` fills the cluster unless given.
+
+    Raises:
+        ForetrainError: where a name, a file, a value or the layout is wrong.
+    """
+    settings = read_settings(options.settings)
+    model, cluster = read_model(options, settings), apply_overrides(load_cluster(options.cluster), settings["cluster"])
+    plan = read_plan(layout, settings)
+    if dp is not None:
+        plan = replace(plan, dp=dp)
+    elif "dp" not in settings["plan"]:
+        plan = fill(plan, cluster)
+    plan = replace(plan, unfold=plan.unfold | frozenset(unfold))
+    recipe, assumed = read_recipe(options, settings, model, plan)
+    software, assumed_software = read_software(options, settings)
+    return Job(model=model, cluster=cluster, software=software, plan=plan, recipe=recipe, assumed=(*assumed, *assumed_software))
+
+
+def read_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Return `--set` options by root and path, as `{"cluster": {"node.usd_per_hour": "30"}, …}`."""
+    found: dict[str, dict[str, str]] = {root: {} for root in ROOTS}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        root, dot, rest = path.strip().partition(".")
+        if not equals or not dot or not rest:
+            raise UsageError(f"--set {setting!r} sets nothing; write a path and a value, such as --set cluster.facility.pue=1.2")
+        if root not in found:
+            raise UsageError(f"--set {path}: {root!r} holds no fields; a path begins with {', '.join(ROOTS)}{nearest(root, ROOTS)}")
+        found[root][rest] = value.strip()
+    return found
+
+
+def read_model(options: JobOptions, settings: Settings) -> Model:
+    """Return the model at the sequence length of the options, with its dimensions overridden."""
+    changed = settings["model"]
+    model = build(apply_overrides(load_transformer(options.model), changed)) if changed else load_model(options.model)
+    length = settings["recipe"].get("seq_len") or options.seq_len
+    if length is None:
+        return model
+    return model.at_sequence(_checked_length(options, settings, model))
+
+
+def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
+    """Return the plan of the options with dp still 1 where `--set plan.dp` does not say otherwise."""
+    plan = Plan(
+        tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
+        micro_batch=layout.micro_batch, recompute=layout.recompute,
+    )  # fmt: skip
+    plan = apply_overrides(plan, {path: value for path, value in settings["plan"].items() if path != "schedule"})
+    name = settings["plan"].get("schedule", layout.schedule)
+    if name is not None:
+        return replace(plan, schedule=schedule_by_name(name))
+    return replace(plan, schedule=InterleavedOneForwardOneBackward() if plan.vpp > 1 else OneForwardOneBackward())
+
+
+def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Plan) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe, and what was assumed of it: the batch, where nobody gave one."""
+    batch, assumed = options.global_batch, tuple[str, ...]()
+    if batch is None and "global_batch" not in settings["recipe"]:
+        samples = plan.dp * plan.micro_batch
+        batch = samples * max(1, round(TOKENS_PER_STEP / (model.seq_len * samples)))
+        assumed = (f"global batch {batch:,} (about 4 M tokens; --global-batch)",)
+    recipe = Recipe(
+        global_batch=1 if batch is None else batch, seq_len=options.seq_len, precision=options.precision, optimizer=options.optimizer
+    )
+    return apply_overrides(recipe, settings["recipe"]), assumed
+
+
+def read_software(options: JobOptions, settings: Settings) -> tuple[Software, tuple[str, ...]]:
+    """Return the software, and what was assumed of it: which, where nobody said."""
+    software = apply_overrides(load_software(options.software or DEFAULT_SOFTWARE), settings["software"])
+    return software, () if options.software else (f"software {software.name} (--software)",)
+
+
+def _checked_length(options: JobOptions, settings: Settings, model: Model) -> int:
+    """Return the sequence length that a recipe accepts: `--set recipe.seq_len` over `--seq-len`."""
+    wanted = {path: value for path, value in settings["recipe"].items() if path == "seq_len"}
+    recipe = apply_overrides(Recipe(global_batch=1, seq_len=options.seq_len), wanted)
+    return recipe.seq_len or model.seq_len

@@ -1,0 +1,107 @@
+"""The options of the commands, as frozen data: the groups that several commands share are written once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What is trained, on which machine, with which software."""
+
+    model: Annotated[str, typer.Option(help="Library name, config.json or profile.yaml.", metavar="NAME|FILE")]
+    cluster: Annotated[str, typer.Option(help="Library name with a node count, or a profile.", metavar="NAME:NODES|FILE")]
+    software: Annotated[str | None, typer.Option(help="Framework, by library name or file.", metavar="NAME|FILE")] = None
+    global_batch: Annotated[int | None, typer.Option(help="Samples (sequences) per step. [assumed: about 4 M tokens]")] = None
+    seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
+    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
+    settings: Annotated[
+        tuple[str, ...],
+        typer.Option("--set", help="Any other field: plan., recipe., cluster., software. or model. Repeatable.", metavar="PATH=VALUE"),
+    ] = ()
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn by chance.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutOptions:
+    """How it is laid out over the accelerators."""
+
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1
+    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1
+    vpp: Annotated[int, typer.Option(help="Model chunks per stage (interleaving).")] = 1
+    zero: Annotated[int, typer.Option(help="0 replicated, 1 optimizer sharded, 3 fully sharded (FSDP).")] = 0
+    shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp]")] = None
+    sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
+    schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
+    micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
+    recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateOptions:
+    """What only a single prediction takes."""
+
+    dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
+    unfold: Annotated[tuple[str, ...], typer.Option(help="Simulate rank by rank: dp or tp. Repeatable.", metavar="DIMENSION")] = ()
+    detail: Annotated[str, typer.Option(help="segment, or op: every kernel.")] = "segment"
+    json: Annotated[bool, typer.Option("--json", help="Print the prediction as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json, timeline.json.gz, picture.png and .svg.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingOptions:
+    """What only a scaling plot takes."""
+
+    nodes: Annotated[str, typer.Option(help="Node counts, such as 1,2,4,8,16.", metavar="N,N,…")] = "1,2,4,8,16"
+    mode: Annotated[str, typer.Option(help="strong, weak or both.")] = "both"
+    json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
+    out: Annotated[Path, typer.Option(help="Folder for scaling.png, scaling.svg and scaling.csv.", metavar="DIR")] = Path("out")
+
+
+def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command the options of `groups`; the command receives one object a group, in that order."""
+    hints = {name: hint for group in groups for name, hint in get_type_hints(group, include_extras=True).items()}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            command(*(group(**{one.name: _frozen(values[one.name]) for one in fields(group)}) for group in groups))
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {name: _listed(hint) for name, hint in hints.items()}
+        run.__signature__ = _signature(groups, run.__annotations__)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _signature(groups: tuple[type[Any], ...], hints: dict[str, Any]) -> inspect.Signature:
+    parameters = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=_default(one.default), annotation=hints[one.name])
+        for group in groups
+        for one in fields(group)
+    ]
+    return inspect.Signature(parameters)
+
+
+def _default(value: Any) -> Any:
+    if value is MISSING:
+        return inspect.Parameter.empty
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed(hint: Any) -> Any:
+    """Return the hint as typer knows repeatable options: a list, which is frozen again before a command sees it."""
+    if getattr(hint, "__origin__", None) == tuple[str, ...]:
+        return Annotated[list[str], *hint.__metadata__]
+    return hint

@@ -1,0 +1,53 @@
+"""`foretrain simulate`: one training step, as a table or JSON, and into a folder with its timeline and picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from foretrain.charts.table import overflow, table
+from foretrain.charts.words import headline
+from foretrain.cli_job import read_job
+from foretrain.cli_options import JobOptions, LayoutOptions, SimulateOptions
+from foretrain.cli_output import dumped, ink, ready_folder, say, say_json, warn, write_text
+from foretrain.errors import UsageError, nearest
+from foretrain.sim.prediction import Prediction
+from foretrain.sim.report import prediction_to_dict
+from foretrain.sim.simulate import simulate
+
+DETAILS = ("segment", "op")
+DOES_NOT_FIT = 3
+"""Exit status of a prediction that does not fit memory."""
+
+
+def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptions) -> int:
+    """Predict one training step, print it, and return the exit status."""
+    if only.detail not in DETAILS:
+        raise UsageError(f"detail {only.detail!r} is unknown; use one of {', '.join(DETAILS)}{nearest(only.detail, DETAILS)}")
+    folder = None if only.out is None else ready_folder(only.out)
+    job = read_job(options, layout, dp=only.dp, unfold=only.unfold)
+    prediction = simulate(job.model, job.cluster, job.plan, job.recipe, software=job.software, detail=only.detail, seed=options.seed)
+    prediction = replace(prediction, assumed=(*job.assumed, *prediction.assumed))
+    if only.json:
+        say_json(prediction_to_dict(prediction))
+    else:
+        say(table(prediction, ink()))
+    if folder is not None:
+        write_files(prediction, folder, say_so=not only.json)
+    if prediction.fits:
+        return 0
+    warn(overflow(prediction))
+    return DOES_NOT_FIT
+
+
+def write_files(prediction: Prediction, folder: Path, *, say_so: bool) -> None:
+    """Write report.json, timeline.json.gz, picture.png and picture.svg."""
+    from foretrain.charts.picture import save_picture
+    from foretrain.sim.trace import write_trace
+
+    write_text(folder / "report.json", dumped(prediction_to_dict(prediction)))
+    timeline = prediction.timeline(prediction.detail)
+    write_trace(timeline, folder / "timeline.json.gz", title=headline(prediction))
+    png, svg = save_picture(prediction, timeline, folder)
+    if say_so:
+        say(f"\nwritten to {folder}/: report.json, timeline.json.gz (open in ui.perfetto.dev), {png.name}, {svg.name}")
