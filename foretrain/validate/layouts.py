@@ -1,0 +1,142 @@
+"""The layout of a published run: how its sharding, recomputation and pipeline chunks are said, and the plan they mean."""
+
+from __future__ import annotations
+
+import re
+
+from foretrain.errors import PlanError
+from foretrain.validate.cells import Row, needed, text, whole
+
+_GROUPS = re.compile(r"groups? of (\d+)|shard\s*=\s*(\d+)|\bFSDP\d?\s*=\s*(\d+)|\bici\s*=\s*(\d+)", re.IGNORECASE)
+_HYBRID = re.compile(r"HSDP|hybrid|shard(ed)? in node|within node", re.IGNORECASE)
+_STAGE_2 = r"ZeRO-?2|SHARD_GRAD_OP|not resharded|zero_?stage\s*=?\s*2"
+_STAGE_3 = r"ZeRO-?3|[FH]SDP|FULL_SHARD|fully sharded|zero_?stage\s*=?\s*3"
+_STAGE_1 = r"ZeRO-?1|distributed[- ]optimizer|zero_?stage\s*=?\s*1"
+_STAGE_0 = r"ZeRO-?0|\bnone\b|\bDDP\b|\bDP\b|data[- ]parallel|replicated|^-$"
+
+UNEVEN_REMAT = re.compile(r"every|n-th|\bnth\b|2nd|\d+ (of )?(the )?(\d+ )?(layers|blocks)|partial|num.layers", re.IGNORECASE)
+"""Recomputation of some of the layers only."""
+
+
+def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int | None, tuple[str, ...]]:
+    """Return ZeRO stage, ranks that share one copy (None: all of dp) and what had to be assumed.
+
+    Raises:
+        PlanError: where the words mean something that is not simulated, or nothing.
+    """
+    words = text(row, "zero_or_fsdp")
+    if re.search("offload", words, re.IGNORECASE):
+        raise PlanError(f"{words!r}: offload to the host is not simulated in this release")
+    if dp == 1 and not words:
+        return 0, None, ()
+    zero = _stage(words)
+    assumed = (f"{words!r} taken as ZeRO-1",) if zero == 1 and "DDP" in words else ()
+    return zero, _shared(words, zero=zero, dp=dp, per_node=per_node, slices=slices), assumed
+
+
+def _stage(words: str) -> int:
+    if re.search(_STAGE_2, words, re.IGNORECASE):
+        raise PlanError(f"{words!r}: sharding of gradients and optimizer without parameters (ZeRO-2) is not simulated in this release")
+    for stage, pattern in ((3, _STAGE_3), (1, _STAGE_1), (0, _STAGE_0)):
+        if re.search(pattern, words, re.IGNORECASE):
+            return stage
+    if words:
+        raise PlanError(f"how the state is sharded is {words!r}; ZeRO-0, 1 or 3, FSDP, DDP or none is expected")
+    raise PlanError("how the state is sharded is not given (zero_or_fsdp is empty)")
+
+
+def _shared(words: str, *, zero: int, dp: int, per_node: int, slices: int) -> int | None:
+    """Return the ranks that share one copy, None where all of dp do."""
+    if zero == 0:
+        return None
+    found = _GROUPS.search(words)
+    if found:
+        shard = int(next(group for group in found.groups() if group))
+    elif _HYBRID.search(words):
+        shard = per_node
+    elif "ici" in words and slices > 1:
+        shard = dp // slices
+    else:
+        return None
+    return shard if shard < dp else None
+
+
+def recomputation(row: Row) -> tuple[str, tuple[str, ...]]:
+    """Return the recomputation class that is simulated, and what had to be assumed.
+
+    Raises:
+        PlanError: where it is not given, or covers a share of the layers.
+    """
+    words, kind = text(row, "recompute"), text(row, "recompute_class")
+    if UNEVEN_REMAT.search(words):
+        raise PlanError(f"recompute {words!r}: recomputing a share of the layers is not simulated in this release")
+    if kind == "custom" and re.search("offload", words, re.IGNORECASE):
+        return "full", (f"recompute {words!r} taken as full: offload of activations is not simulated",)
+    if kind == "selective" and words not in ("selective", ""):
+        return kind, (f"recompute {words!r} taken as selective (attention core)",)
+    if kind in ("none", "selective", "full"):
+        return kind, ()
+    if words:
+        raise PlanError(f"recompute {words!r} is not simulated in this release")
+    raise PlanError("recomputation is not given (recompute_class is empty)")
+
+
+def pipeline_chunks(row: Row, *, pp: int, layers: int, microbatches: int) -> tuple[int, tuple[str, ...]]:
+    """Return the model chunks per stage; where the source does not say, the largest of 1–4 that divides a stage, as assumed."""
+    given = whole(row, "vpp")
+    if given is not None:
+        return given, ()
+    if pp == 1:
+        return 1, ()
+    fitting = [v for v in (4, 3, 2) if layers % (pp * v) == 0 and microbatches % pp == 0]
+    vpp = fitting[0] if fitting else 1
+    return vpp, (f"vpp={vpp} (not given; the largest of 1-4 that divides the layers of a stage)",)
+
+
+def micro_batch(row: Row, *, dp: int, n_accelerators: int, tpu: bool) -> int:
+    """Return samples per replica and micro-batch. On TPU the row gives them per device.
+
+    Raises:
+        PlanError: where it is not given or not whole.
+    """
+    if not text(row, "micro_batch_seqs"):
+        raise PlanError("micro-batch is not given (micro_batch_seqs is empty)")
+    if not tpu:
+        return needed(row, "micro_batch_seqs", "micro-batch")
+    replica = float(text(row, "micro_batch_seqs")) * n_accelerators / dp
+    if replica != int(replica) or replica < 1:
+        devices = n_accelerators // dp
+        raise PlanError(f"a replica of {devices} devices would train {replica:g} sequences at a time; a whole number is simulated")
+    return int(replica)
+
+
+def accumulation(*, global_batch: int, dp: int, micro: int) -> int:
+    """Return the micro-batches of a step.
+
+    Raises:
+        PlanError: where they are not a whole number; names the nearest global batch.
+    """
+    samples = dp * micro
+    if global_batch % samples == 0:
+        return global_batch // samples
+    near = max(1, round(global_batch / samples)) * samples
+    raise PlanError(f"global batch {global_batch} is no multiple of dp={dp} × micro-batch {micro}; the nearest is {near}")
+
+
+def degrees(row: Row) -> tuple[int, int, int]:
+    """Return dp, tp and pp, checked against the accelerators of the row.
+
+    Raises:
+        PlanError: where they contradict the row, or a dimension is not simulated.
+    """
+    for column, words in (("cp", "context parallelism"), ("ep", "expert parallelism")):
+        degree = whole(row, column) or 1
+        if degree > 1:
+            raise PlanError(f"{column}={degree}: {words} is not simulated in this release")
+    total, tp, pp = needed(row, "n_accelerators", "the number of accelerators"), whole(row, "tp"), whole(row, "pp")
+    if tp is None or pp is None:
+        raise PlanError("the layout is not given (tp or pp is empty)")
+    dp = whole(row, "dp") or max(1, total // (tp * pp))
+    if dp * tp * pp != total:
+        raise PlanError(f"dp={dp} × tp={tp} × pp={pp} is {dp * tp * pp}, but the row has {total} accelerators")
+    return dp, tp, pp

@@ -1,0 +1,88 @@
+"""Reading a file of published runs: recognised by its header, every line kept, faulty ones with the reason."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from foretrain.errors import UsageError
+
+LLM_COLUMNS = frozenset({
+    "id", "source", "source_key", "date", "model", "arch_family", "n_layers", "hidden", "ffn_hidden", "n_heads", "n_kv_heads", "vocab",
+    "seq_len", "params_B", "accelerator", "n_accelerators", "accel_per_node", "intra_node_link", "inter_node_link", "precision",
+    "optimizer", "dp", "tp", "pp", "vpp", "cp", "ep", "zero_or_fsdp", "sequence_parallel", "recompute", "recompute_class",
+    "global_batch_seqs", "micro_batch_seqs", "measured_step_time_s", "measured_tokens_per_s_per_accel", "measured_memory_GB",
+    "framework", "complete", "subset", "config_key", "notes", "execution",
+})  # fmt: skip
+"""Columns of published language-model steps that a prediction or the summary reads."""
+
+KINDS = {"llm_runs": LLM_COLUMNS}
+"""Kinds of file that are understood, by the columns each must have."""
+
+BUNDLED = "llm_runs.csv"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of the file: its cells by column, and what is wrong with it, empty where nothing is."""
+
+    cells: dict[str, str]
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsFile:
+    """A recognised file with its lines in order."""
+
+    name: str
+    kind: str
+    lines: tuple[Line, ...]
+
+
+def read_runs(path: Path | None) -> RunsFile:
+    """Return the runs of `path`, or of the file that comes with the package.
+
+    Raises:
+        UsageError: where the file is missing, empty, not text, or none of the kinds that are understood.
+    """
+    name = BUNDLED if path is None else path.name
+    rows = list(csv.reader(_text(path).splitlines(keepends=True)))
+    if not rows or not any(cell.strip() for cell in rows[0]):
+        raise UsageError(f"{name} is empty; give a CSV file with a header and runs")
+    header = [cell.strip() for cell in rows[0]]
+    kind = _kind(name, header)
+    lines = tuple(_line(header, cells) for cells in rows[1:] if cells)
+    if not lines:
+        raise UsageError(f"{name} has a header but no runs")
+    return RunsFile(name=name, kind=kind, lines=lines)
+
+
+def _text(path: Path | None) -> str:
+    if path is None:
+        return (resources.files("foretrain.validate.data") / BUNDLED).read_text(encoding="utf-8-sig")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file in UTF-8 (byte {error.start}); give a CSV file") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; give a CSV file of runs") from error
+
+
+def _kind(name: str, header: list[str]) -> str:
+    """Return the kind whose columns the header has."""
+    present = set(header)
+    for kind, columns in KINDS.items():
+        missing = sorted(columns - present)
+        if not missing:
+            return kind
+        if len(missing) * 2 < len(columns):
+            raise UsageError(f"{name} looks like {kind}, but lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    understood = ", ".join(f"{kind}.csv (id, source_key, model, ... {len(columns)} columns)" for kind, columns in KINDS.items())
+    raise UsageError(f"the header of {name} is none that is understood ({', '.join(header[:4])} ...); understood: {understood}")
+
+
+def _line(header: list[str], cells: list[str]) -> Line:
+    fault = "" if len(cells) == len(header) else f"the line has {len(cells)} cells, the header {len(header)}"
+    return Line(cells=dict(zip(header, cells, strict=False)), fault=fault)
