@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from foretrain.errors import ModelError
 from foretrain.models.ops import Boundary, Layout, Op
+from foretrain.models.patterns import FUSION_PATTERNS
 
 Step = Op | Boundary
 
@@ -87,8 +88,8 @@ class Model:
         )
 
     def activation_bytes_per_sample(self, element_bytes: float = 2.0) -> float:
-        """Return the bytes that one sample saves for backward on one device, nothing recomputed, attention unfused."""
-        layout = Layout(micro_batch=1, element_bytes=element_bytes)
+        """Return the bytes that one sample saves for backward on one device, nothing recomputed, attention unfused, the rest fused."""
+        layout = Layout(micro_batch=1, element_bytes=element_bytes, fused=FUSION_PATTERNS)
         return sum(count * op.saved_bytes(layout) for block, count in self.blocks() for op in block.ops)
 
     def at_sequence(self, seq_len: int) -> Model:

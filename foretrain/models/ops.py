@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 
 class KernelKind(IntEnum):
@@ -49,7 +50,7 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedAttention:
-    """Shape of one fused attention kernel call on one rank."""
+    """Shape of one fused attention kernel call on one rank; `heads` counts those of every sample of the micro-batch."""
 
     heads: int
     queries: int
@@ -64,7 +65,8 @@ class Kernel:
     """One launch on one rank for one micro-batch (or `launches` alike ones).
 
     `flop` counts what the hardware runs; `model_flop` what the model asks (no recompute inside the kernel, causal attention in
-    full), which is what MFU counts. `moved_bytes` is read plus written.
+    full), which is what MFU counts. Both count matrix products, not the few vector operations of memory-bound kernels.
+    `moved_bytes` is read plus written.
     """
 
     name: str
@@ -85,9 +87,13 @@ class Op(ABC):
     """
 
     name: str
-    parameters: int
-    parameters_cut: bool
     group: str
+    if TYPE_CHECKING:
+        # Read-only to callers: a subclass may hold these as fields or work them out.
+        @property
+        def parameters(self) -> int: ...  # noqa: D102
+        @property
+        def parameters_cut(self) -> bool: ...  # noqa: D102
 
     @abstractmethod
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -112,7 +118,8 @@ class Boundary:
 
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
-    `loss` is the vocabulary-parallel loss: small all-reduces of `elements` fp32 numbers, forward only.
+    `loss` is the vocabulary-parallel loss: one small all-reduce of `elements` fp32 numbers, forward only (a model has three of them:
+    maximum, target logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.
     """
 

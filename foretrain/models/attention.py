@@ -1,0 +1,162 @@
+"""The core of attention: softmax(Q·Kᵀ)·V, as separate kernels or as one fused one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretrain.models.matmul import divided, gemm_kernel
+from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind, Layout, Op
+from foretrain.models.patterns import DROPOUT, SOFTMAX, SOFTMAX_CAUSAL, SOFTMAX_EAGER
+from foretrain.models.stream import Traffic, stream_kernel
+
+STATISTIC_BYTES = 4.0
+"""One fp32 log-sum-exp per head and query is all that a fused kernel keeps of the scores."""
+FUSED_BACKWARD = 2.5
+"""A fused backward pass runs five products of the size that forward runs two of: it computes the scores again.
+
+Source: Dao, FlashAttention-2, arXiv:2307.08691, section 4.1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreAttention(Op):
+    """Attention of `tokens` queries over as many keys, `heads` cut over tensor-parallel ranks.
+
+    It saves only what grows with the square of the sequence (scores after softmax, after dropout, and the mask; fused: the fp32
+    log-sum-exp): that is what selective recomputation drops. Q, K and V belong to the product that made them (`Linear.saves_output`)
+    and the result to the product that reads it, so both survive. Model FLOPs count causal attention in full and a sliding window
+    over its width; a fused kernel skips the masked part, separate products run all of it.
+    Source: Korthikanti et al., arXiv:2205.05198, sections 4.1 and 5; Chowdhery et al., arXiv:2204.02311, appendix B.
+    """
+
+    name: str
+    tokens: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    causal: bool
+    dropout: bool
+    score_bias: bool = False
+    """A bias is added to the scores (ALiBi): unfused, it is copied into the result that the product then adds to."""
+    window: int | None = None
+    group: str = "core_attention"
+
+    @property
+    def parameters(self) -> int:
+        """None: its weights are those of the products around it."""
+        return 0
+
+    @property
+    def parameters_cut(self) -> bool:
+        """Whether tensor parallelism divides the parameters, of which there are none."""
+        return False
+
+    def forward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return one fused kernel, or two batched products with softmax and dropout between them."""
+        if layout.flash:
+            return (self._fused(layout, backward=False),)
+        return (
+            self._product("scores", self._rows(self.tokens, self.tokens, self.head_dim, layout), layout, self._bias_bytes(layout)),
+            self._scores_stream("softmax", self._softmax(layout), layout),
+            *self._dropout(layout),
+            self._product("context", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+        )
+
+    def backward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return one fused kernel, or four batched products with the gradients of dropout and softmax between them."""
+        if layout.flash:
+            return (self._fused(layout, backward=True),)
+        return (
+            self._product("context.dgrad", self._rows(self.tokens, self.tokens, self.head_dim, layout), layout),
+            self._product("context.values_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+            *self._dropout(layout, suffix=".grad"),
+            self._scores_stream("softmax.grad", self._softmax(layout), layout, backward=True),
+            self._product("scores.queries_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+            self._product("scores.keys_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+        )
+
+    def saved_bytes(self, layout: Layout) -> float:
+        """Return the bytes that selective recomputation would drop: 5·a·s²·b in 16 bits with dropout, fused 4·a·s·b."""
+        if layout.flash:
+            return self._heads(layout) * self.tokens * STATISTIC_BYTES
+        # Without dropout the second product reads the softmax itself, which is saved once.
+        per_score = 2 * layout.element_bytes + 1.0 if self.dropout else layout.element_bytes
+        return self._scores(layout) * per_score
+
+    def _heads(self, layout: Layout) -> int:
+        """Heads of all samples of the micro-batch on one rank."""
+        return layout.micro_batch * divided(self.heads, layout.tp)
+
+    def _scores(self, layout: Layout) -> float:
+        return float(self._heads(layout)) * self.tokens * self.tokens
+
+    def _reach(self) -> int:
+        """Keys that a query may see, before the causal mask."""
+        return self.tokens if self.window is None else min(self.window, self.tokens)
+
+    def _model_flop(self, layout: Layout) -> float:
+        """One product of the forward pass on one rank, an equal share of the model's."""
+        return 2.0 * layout.micro_batch * self.heads * self.tokens * self._reach() * self.head_dim / layout.tp
+
+    def _rows(self, m: int, n: int, k: int, layout: Layout) -> Gemm:
+        return Gemm(batch=self._heads(layout), m=m, n=n, k=k)
+
+    def _product(self, name: str, gemm: Gemm, layout: Layout, extra_bytes: float = 0.0) -> Kernel:
+        kernel = gemm_kernel(f"{self.name}.{name}", gemm, layout.element_bytes, self._model_flop(layout))
+        if not extra_bytes:
+            return kernel
+        return Kernel(
+            name=kernel.name,
+            kind=kernel.kind,
+            flop=kernel.flop,
+            model_flop=kernel.model_flop,
+            moved_bytes=kernel.moved_bytes + extra_bytes,
+            gemm=gemm,
+        )
+
+    def _bias_bytes(self, layout: Layout) -> float:
+        """Writing the broadcast bias where the scores will be, and reading it back as the product adds to it."""
+        return 2.0 * self._scores(layout) * layout.element_bytes if self.score_bias else 0.0
+
+    def _softmax(self, layout: Layout) -> Traffic:
+        if "softmax" not in layout.fused:
+            return SOFTMAX_EAGER
+        return SOFTMAX_CAUSAL if self.causal else SOFTMAX
+
+    def _scores_stream(self, name: str, traffic: Traffic, layout: Layout, *, backward: bool = False) -> Kernel:
+        passes, launches = (traffic.backward, traffic.backward_launches) if backward else (traffic.forward, traffic.forward_launches)
+        return stream_kernel(f"{self.name}.{name}", self._scores(layout) * passes * layout.element_bytes, launches)
+
+    def _dropout(self, layout: Layout, suffix: str = "") -> tuple[Kernel, ...]:
+        if not self.dropout:
+            return ()
+        per_score = DROPOUT.forward * layout.element_bytes + 1.0
+        return (stream_kernel(f"{self.name}.dropout{suffix}", self._scores(layout) * per_score),)
+
+    def _pairs(self) -> float:
+        """Query and key pairs of one head that a fused kernel computes: the triangle, or the band, that the mask leaves."""
+        reach = self._reach()
+        return self.tokens * reach - (reach * reach / 2 if self.causal else 0.0)
+
+    def _fused(self, layout: Layout, *, backward: bool) -> Kernel:
+        heads, reach = self._heads(layout), self._reach()
+        flop = 4.0 * heads * self._pairs() * self.head_dim
+        query_bytes = heads * self.tokens * self.head_dim * layout.element_bytes
+        key_bytes = layout.micro_batch * divided(self.kv_heads, layout.tp) * self.tokens * self.head_dim * layout.element_bytes
+        # Forward: Q, out and K, V. Backward: Q, out, dout, dQ and K, V, dK, dV. The statistics are written once and read once.
+        moved = (4 * query_bytes + 4 * key_bytes) if backward else (2 * query_bytes + 2 * key_bytes)
+        return Kernel(
+            name=f"{self.name}.grad" if backward else self.name,
+            kind=KernelKind.ATTENTION,
+            flop=flop * (FUSED_BACKWARD if backward else 1.0),
+            model_flop=self._model_flop(layout) * (4.0 if backward else 2.0),
+            moved_bytes=moved + heads * self.tokens * STATISTIC_BYTES,
+            attention=FusedAttention(
+                heads=heads,
+                queries=self.tokens,
+                keys=reach,
+                head_dim=self.head_dim,
+                # A window narrower than the sequence is a band of full rows, not a triangle.
+                causal=self.causal and reach == self.tokens,
+                backward=backward,
+            ),
+        )

@@ -1,0 +1,57 @@
+"""Models by library name, or from a user's own profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foretrain.errors import ModelError, ProfileError
+from foretrain.inherit import Kind, read_tree
+from foretrain.library import Shelf
+from foretrain.models.dimensions import Transformer
+from foretrain.models.model import Model
+from foretrain.models.transformer import build
+
+SHELF = Shelf("model", Path(__file__).parent / "library")
+_KIND = Kind(SHELF)
+
+
+def list_models() -> tuple[str, ...]:
+    """Return the names of the library's models, sorted."""
+    return SHELF.names()
+
+
+def load_model(name_or_path: str | Path, seq_len: int | None = None) -> Model:
+    """Return a model of the library, or of the profile at a path, at its own sequence length or another.
+
+    Raises:
+        UnknownNameError: where the library holds no such name.
+        ProfileError: for a file that cannot be read or says what no model is; it holds every fault.
+        ModelError: for an impossible sequence length.
+    """
+    model = build(load_transformer(name_or_path))
+    return model if seq_len is None else model.at_sequence(seq_len)
+
+
+def load_transformer(name_or_path: str | Path) -> Transformer:
+    """Return the dimensions of a model of the library or of the profile at a path; raises as `load_model` does."""
+    # pydantic takes a tenth of a second to import, which `import foretrain` need not pay.
+    from foretrain.faults import validate  # noqa: PLC0415
+    from foretrain.models.schema import ModelFile  # noqa: PLC0415
+
+    path = name_or_path if isinstance(name_or_path, Path) else SHELF.find(name_or_path)
+    tree = read_tree(_KIND, path)
+    _refuse_foreign(tree.data, path)
+    try:
+        return validate(ModelFile, tree, path).spec(path.stem)
+    except ModelError as error:
+        raise ProfileError(f"{path}: {error}", (str(error),)) from None
+
+
+def _refuse_foreign(data: dict[str, object], path: Path) -> None:
+    """Refuse a Hugging Face config.json by its own keys, which would otherwise all be unknown ones."""
+    if not {"model_type", "architectures", "transformers_version"} & data.keys():
+        return
+    raise ProfileError(
+        f"{path}: is a Hugging Face configuration, which this release does not read; write its dimensions as a profile:\n"
+        "  `base: llama3-8b` (or another of `foretrain list`), then name, layers, hidden, heads, kv_heads, ffn_hidden, vocab, seq_len"
+    )

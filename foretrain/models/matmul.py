@@ -1,0 +1,101 @@
+"""A matrix product with weights, cut by columns or by rows over tensor-parallel ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
+from foretrain.models.stream import stream_kernel
+
+Cut = Literal["column", "row", "none"]
+
+
+def divided(size: int, ranks: int, pad_to: int = 1) -> int:
+    """Return one rank's part of `size` after padding it to a multiple of `pad_to * ranks`."""
+    if ranks == 1 and pad_to == 1:
+        return size
+    return -(-size // (pad_to * ranks)) * pad_to
+
+
+def gemm_kernel(name: str, gemm: Gemm, element_bytes: float, model_flop: float | None = None) -> Kernel:
+    """Return the kernel of a (batched) product: both operands are read and the result is written once.
+
+    `model_flop` defaults to what the product runs, 2·batch·m·n·k.
+    """
+    flop = 2.0 * gemm.batch * gemm.m * gemm.n * gemm.k
+    moved = gemm.batch * (gemm.m * gemm.k + gemm.k * gemm.n + gemm.m * gemm.n) * element_bytes
+    asked = flop if model_flop is None else model_flop
+    return Kernel(name=name, kind=KernelKind.GEMM, flop=flop, model_flop=asked, moved_bytes=moved, gemm=gemm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear(Op):
+    """`tokens` rows times an `in_features` × `out_features` weight, per sample.
+
+    `column` cuts the outputs over tensor-parallel ranks, `row` the inputs; inside the region every rank holds all rows, so only that one
+    dimension shrinks. A column-parallel input is replicated, or sharded where sequence parallelism keeps only a shard of it
+    (Korthikanti et al., arXiv:2205.05198, section 4.2.2). `saves_output` where a later op reads the result in backward and may be
+    recomputed from it: attention, whose Q, K and V outlive its recomputation. Layers that read the same input (Q, K and V; gate and
+    up) are one Linear with their outputs side by side, so the input is saved once. `pad_to` pads the cut dimension to a multiple of
+    itself times the ranks, as Megatron-LM pads its vocabulary; parameters and model FLOPs count the unpadded size.
+    """
+
+    name: str
+    tokens: int
+    in_features: int
+    out_features: int
+    bias: bool
+    cut: Cut
+    saves_input: bool = True
+    saves_output: bool = False
+    pad_to: int = 1
+    group: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return (self.in_features + self.bias) * self.out_features
+
+    @property
+    def parameters_cut(self) -> bool:
+        """Whether tensor parallelism divides the weights."""
+        return self.cut != "none"
+
+    def forward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return one product; the bias is added in its epilogue."""
+        rows, width, depth = self._shape(layout)
+        return (self._product(self.name, Gemm(batch=1, m=rows, n=width, k=depth), layout),)
+
+    def backward(self, layout: Layout) -> tuple[Kernel, ...]:
+        """Return the products for the gradient of the input and of the weight, and the sum over rows for the bias."""
+        rows, width, depth = self._shape(layout)
+        data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
+        weight = self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout)
+        if not self.bias:
+            return data, weight
+        return data, weight, stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes)
+
+    def saved_bytes(self, layout: Layout) -> float:
+        """Return the bytes of the input, and of the output where `saves_output`."""
+        elements = 0.0
+        if self.saves_input:
+            shared = layout.tp if self.cut == "row" else layout.sequence_cut
+            elements += self.in_features / shared
+        if self.saves_output:
+            elements += self.out_features / (layout.tp if self.cut == "column" else layout.sequence_cut)
+        return layout.micro_batch * self.tokens * elements * layout.element_bytes
+
+    def _shape(self, layout: Layout) -> tuple[int, int, int]:
+        """Rows, outputs and inputs on one rank. Without a cut the rows are those of the rank's shard of the sequence."""
+        rows = layout.micro_batch * self.tokens
+        if self.cut == "column":
+            return rows, divided(self.out_features, layout.tp, self.pad_to), self.in_features
+        if self.cut == "row":
+            return rows, self.out_features, divided(self.in_features, layout.tp, self.pad_to)
+        return divided(rows, layout.sequence_cut), self.out_features, self.in_features
+
+    def _product(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
+        # An equal share of the model's FLOPs each, so that the ranks of a group sum to the model's whatever is padded or replicated.
+        share = 2.0 * layout.micro_batch * self.tokens * self.in_features * self.out_features / layout.tp
+        return gemm_kernel(name, gemm, layout.element_bytes, share)

@@ -1,0 +1,67 @@
+"""Every library model against the parameter count that its makers publish."""
+
+from __future__ import annotations
+
+import pytest
+
+from foretrain.inherit import Kind, read_tree
+from foretrain.models.load import SHELF, list_models, load_model, load_transformer
+from foretrain.models.schema import ModelFile
+
+EXACT = {
+    "gpt2": 124_439_808,
+    "gpt2-xl": 1_557_611_200,
+    "llama2-7b": 6_738_415_616,
+    "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3.1-405b": 405_853_388_800,
+    "bloom-176b": 176_247_271_424,
+}
+ROUNDED = {"gpt3-125m", "gpt3-350m", "gpt3-760m", "gpt3-1.3b", "gpt3-2.7b", "gpt3-6.7b", "gpt3-13b"}
+"""Published to two or three digits only."""
+
+
+def profile(name: str) -> ModelFile:
+    return ModelFile.model_validate(read_tree(Kind(SHELF), SHELF.find(name)).data)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameters_equal_the_published_count(name: str) -> None:
+    """To 0.1 %, or to the digits of a count that was published rounded."""
+    published = profile(name).published
+    assert published is not None
+    assert published.within <= (0.04 if name in ROUNDED else 1e-3)
+    assert load_model(name).parameters == pytest.approx(published.parameters, rel=published.within)
+
+
+@pytest.mark.parametrize(("name", "parameters"), EXACT.items())
+def test_parameters_equal_the_tensors_of_the_checkpoint(name: str, parameters: int) -> None:
+    """To the last one."""
+    assert load_model(name).parameters == parameters
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name.startswith("megatron-")])
+def test_megatron_names_round_to_their_table(name: str) -> None:
+    """Narayanan et al., table 1, gives billions with one decimal."""
+    assert f"{load_model(name).parameters / 1e9:.1f}" == f"{float(name.removeprefix('megatron-').removesuffix('b')):.1f}"
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_names_its_sources(name: str) -> None:
+    """Dimensions and count each have a source that the profile declares."""
+    file = profile(name)
+    assert file.published is not None
+    assert {file.source, file.published.source} <= file.sources.keys()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_is_listed_under_its_own_name(name: str) -> None:
+    """No two share a title, and the key is what the user typed."""
+    assert load_model(name).key == name
+    assert [load_transformer(other).name for other in list_models()].count(load_transformer(name).name) == 1
+
+
+def test_the_library_holds_the_families() -> None:
+    """GPT-2, GPT-3, Megatron, BLOOM, MT-NLG, Llama 1 to 3."""
+    wanted = {*EXACT, *ROUNDED, "gpt2-large", "gpt3-175b", "megatron-1.7b", "megatron-1008b", "mt-nlg-530b", "llama-65b", "llama2-70b"}
+    assert wanted <= set(list_models())
