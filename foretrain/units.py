@@ -8,28 +8,29 @@ from __future__ import annotations
 import functools
 import math
 import re
+from decimal import Decimal
 
 from foretrain.errors import ProfileError, nearest
 
 _PREFIX = {
-    "p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50,
+    "p": "1e-12", "n": "1e-9", "u": "1e-6", "µ": "1e-6", "μ": "1e-6", "m": "1e-3", "": "1",
+    "k": "1e3", "M": "1e6", "G": "1e9", "T": "1e12", "P": "1e15", "E": "1e18",
+    "Ki": str(2**10), "Mi": str(2**20), "Gi": str(2**30), "Ti": str(2**40), "Pi": str(2**50),
 }  # fmt: skip
 # Symbol: size in its base, and the powers of (byte, second, joule, FLOP, dollar, gram).
 _Dimension = tuple[int, int, int, int, int, int]
-_PREFIXED: dict[str, tuple[float, _Dimension]] = {
-    "B": (1.0, (1, 0, 0, 0, 0, 0)), "bit": (0.125, (1, 0, 0, 0, 0, 0)), "b": (0.125, (1, 0, 0, 0, 0, 0)),
-    "s": (1.0, (0, 1, 0, 0, 0, 0)), "Hz": (1.0, (0, -1, 0, 0, 0, 0)),
-    "J": (1.0, (0, 0, 1, 0, 0, 0)), "Wh": (3600.0, (0, 0, 1, 0, 0, 0)), "W": (1.0, (0, -1, 1, 0, 0, 0)),
-    "FLOP": (1.0, (0, 0, 0, 1, 0, 0)), "FLOPS": (1.0, (0, -1, 0, 1, 0, 0)),
-    "USD": (1.0, (0, 0, 0, 0, 1, 0)), "g": (1.0, (0, 0, 0, 0, 0, 1)), "t": (1e6, (0, 0, 0, 0, 0, 1)),
+_PREFIXED: dict[str, tuple[str, _Dimension]] = {
+    "B": ("1", (1, 0, 0, 0, 0, 0)), "bit": ("0.125", (1, 0, 0, 0, 0, 0)), "b": ("0.125", (1, 0, 0, 0, 0, 0)),
+    "s": ("1", (0, 1, 0, 0, 0, 0)), "Hz": ("1", (0, -1, 0, 0, 0, 0)),
+    "J": ("1", (0, 0, 1, 0, 0, 0)), "Wh": ("3600", (0, 0, 1, 0, 0, 0)), "W": ("1", (0, -1, 1, 0, 0, 0)),
+    "FLOP": ("1", (0, 0, 0, 1, 0, 0)), "FLOPS": ("1", (0, -1, 0, 1, 0, 0)),
+    "USD": ("1", (0, 0, 0, 0, 1, 0)), "g": ("1", (0, 0, 0, 0, 0, 1)), "t": ("1e6", (0, 0, 0, 0, 0, 1)),
 }  # fmt: skip
 _NONE: _Dimension = (0, 0, 0, 0, 0, 0)
-_PLAIN: dict[str, tuple[float, _Dimension]] = {
-    "1": (1.0, _NONE), "%": (0.01, _NONE), "k": (1e3, _NONE), "M": (1e6, _NONE), "G": (1e9, _NONE), "T": (1e12, _NONE),
-    "min": (60.0, (0, 1, 0, 0, 0, 0)), "h": (3600.0, (0, 1, 0, 0, 0, 0)), "d": (86400.0, (0, 1, 0, 0, 0, 0)),
+_PLAIN: dict[str, tuple[str, _Dimension]] = {
+    "1": ("1", _NONE), "%": ("0.01", _NONE), "k": ("1e3", _NONE), "M": ("1e6", _NONE), "G": ("1e9", _NONE), "T": ("1e12", _NONE),
+    "min": ("60", (0, 1, 0, 0, 0, 0)), "h": ("3600", (0, 1, 0, 0, 0, 0)), "d": ("86400", (0, 1, 0, 0, 0, 0)),
 }  # fmt: skip
-_BASES = ("B", "s", "J", "FLOP", "USD", "g")
 _NUMBER = r"[+-]?(?:(?:nan|infinity|inf)\b|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*(\S.*?)?\s*", re.IGNORECASE)
 
@@ -47,7 +48,7 @@ def parse(text: str, unit: str, *, negative: bool = False) -> float:
     wanted_size, wanted = _factor(unit, unit)
     if dimension != wanted:
         raise ProfileError(_mismatch(text, written, dimension, unit))
-    value = number * (size / wanted_size)
+    value = _float(number, size / wanted_size)
     if not math.isfinite(value):
         raise ProfileError(f"{text!r} is not finite; give a finite number{_of(unit)}")
     if value < 0 and not negative:
@@ -73,18 +74,26 @@ def show(value: float, unit: str, digits: int = 3) -> str:
     return f"{written} {symbol}".removesuffix(" 1")
 
 
-def _split(text: str) -> tuple[float, str]:
+def _split(text: str) -> tuple[Decimal, str]:
     match = _QUANTITY.fullmatch(text)
     if match is None or not match[1].strip("+-.,"):
         raise ProfileError(f"{text!r} is no number with a unit; write one such as '3.35 TB/s'")
     try:
-        return float(match[1].replace(",", "")), match[2] or ""
-    except ValueError:
+        return Decimal(match[1].replace(",", "")), match[2] or ""
+    except ArithmeticError:
         raise ProfileError(f"{text!r} is no number with a unit; write one such as '3.35 TB/s'") from None
 
 
-@functools.cache
-def _factor(unit: str, text: str) -> tuple[float, _Dimension]:
+def _float(number: Decimal, size: Decimal) -> float:
+    """Return the product, rounded once: 2.039 TB/s is 2039000000000.0, and no neighbour of it."""
+    try:
+        return float(number * size)
+    except ArithmeticError:
+        return math.inf
+
+
+@functools.lru_cache(maxsize=4096)
+def _factor(unit: str, text: str) -> tuple[Decimal, _Dimension]:
     above, *below = unit.split("/")
     size, dimension = _atom(above.strip(), text)
     for part in below:
@@ -97,14 +106,14 @@ def _factor(unit: str, text: str) -> tuple[float, _Dimension]:
     return size, dimension
 
 
-def _atom(symbol: str, text: str) -> tuple[float, _Dimension]:
+def _atom(symbol: str, text: str) -> tuple[Decimal, _Dimension]:
     if symbol in _PLAIN:
-        return _PLAIN[symbol]
+        return Decimal(_PLAIN[symbol][0]), _PLAIN[symbol][1]
     for length in range(min(2, len(symbol) - 1) + 1):
         prefix, rest = symbol[:length], symbol[length:]
         if prefix in _PREFIX and rest in _PREFIXED:
             size, dimension = _PREFIXED[rest]
-            return _PREFIX[prefix] * size, dimension
+            return Decimal(_PREFIX[prefix]) * Decimal(size), dimension
     raise ProfileError(f"{text!r} has the unknown unit {symbol!r}{nearest(symbol, _symbols())}")
 
 
@@ -151,6 +160,6 @@ def _scale(magnitude: float, unit: str) -> tuple[float, str]:
     if above not in ("B", "bit", "s", "Hz", "J", "W", "Wh", "FLOP") or (above == "s" and magnitude >= 1):
         return 1.0, unit
     for prefix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n", "p"):
-        if magnitude >= _PREFIX[prefix]:
-            return _PREFIX[prefix], prefix + above + slash + below
-    return _PREFIX["p"], "p" + above + slash + below
+        if magnitude >= float(_PREFIX[prefix]):
+            return float(_PREFIX[prefix]), prefix + above + slash + below
+    return float(_PREFIX["p"]), "p" + above + slash + below

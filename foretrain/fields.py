@@ -1,0 +1,100 @@
+"""What the name of a field says: its unit, and what no machine can have.
+
+Names end in the unit (`limit_w`, `bandwidth_bytes_per_s`), so a profile or `--set` needs no second table of units.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from foretrain.errors import ProfileError
+from foretrain.units import parse
+
+_UNITS = (
+    ("_flop_per_s", "FLOP/s"),
+    ("_bytes_per_s", "B/s"),
+    ("_bytes_per_rank", "B"),
+    ("_j_per_flop", "J/FLOP"),
+    ("_j_per_byte", "J/B"),
+    ("_w_per_accelerator", "W"),
+    ("usd_per_kwh", "USD/kWh"),
+    ("usd_per_hour", "USD/h"),
+    ("g_per_kwh", "g/kWh"),
+    ("_bytes", "B"),
+    ("_flop", "FLOP"),
+    ("_s", "s"),
+    ("_w", "W"),
+    ("_j", "J"),
+)
+# Greatest value of each unit, far above any machine: what lies beyond is a slip of the prefix.
+_GREATEST = {
+    "FLOP/s": 1e19, "B/s": 1e16, "B": 1e16, "s": 1e5, "W": 1e7, "J": 1e15, "FLOP": 1e30,
+    "J/FLOP": 1e-8, "J/B": 1e-6, "USD/h": 1e5, "USD/kWh": 100.0, "g/kWh": 1e4, "1": 1e6,
+}  # fmt: skip
+_FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The range of a field in its unit; `above_zero` refuses zero itself."""
+
+    unit: str
+    least: float
+    greatest: float
+    above_zero: bool
+
+    def __str__(self) -> str:
+        """Return the range as an error names it."""
+        unit = "" if self.unit == "1" else f" {self.unit}"
+        return f"{'above ' if self.above_zero else ''}{self.least:g} to {self.greatest:g}{unit}"
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that the name of a field ends in, "1" where it has none."""
+    return next((unit for suffix, unit in _UNITS if name.endswith(suffix)), "1")
+
+
+@functools.cache
+def bounds_of(name: str) -> Bounds:
+    """Return what a field of this name may hold, wherever it stands."""
+    unit = unit_of(name)
+    if name in _FRACTIONS or name.endswith("_efficiency"):
+        return Bounds(unit, 0.0, 1.2, above_zero=True)
+    special = {
+        "overlap_loss": Bounds(unit, 0.0, 0.95, above_zero=False),
+        "wave_smoothing": Bounds(unit, 0.0, 1.0, above_zero=False),
+        "fragmentation": Bounds(unit, 0.0, 1.0, above_zero=False),
+        "in_network_reduction": Bounds(unit, 0.0, 2.5, above_zero=False),
+        "pue": Bounds(unit, 1.0, 5.0, above_zero=False),
+        "memory_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
+        "capacity_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
+        "gradient_bucket_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
+        "limit_w": Bounds(unit, 0.0, 1e7, above_zero=True),
+    }
+    positive = unit in ("B/s", "FLOP/s") or name.endswith("_scale")
+    return special.get(name, Bounds(unit, 0.0, _GREATEST[unit], above_zero=positive))
+
+
+def read_number(name: str, text: str) -> float:
+    """Return the number that `text` gives for a field called `name`, in the field's unit.
+
+    Raises:
+        ProfileError: where the unit is another one, or the number outside what any machine has.
+    """
+    bounds = bounds_of(name)
+    value = parse(text, bounds.unit)
+    if not bounds.least <= value <= bounds.greatest or (bounds.above_zero and value == 0):
+        raise ProfileError(f"{text!r} is out of range; give {bounds}")
+    return value
+
+
+def read_count(text: str, least: int = 1, greatest: int = 1_000_000) -> int:
+    """Return a whole number from `least` to `greatest`."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ProfileError(f"{text!r} is no whole number; give one from {least:,} to {greatest:,}") from None
+    if not least <= value <= greatest:
+        raise ProfileError(f"{text!r} is out of range; give a whole number from {least:,} to {greatest:,}")
+    return value

@@ -1,0 +1,135 @@
+"""The shape of hardware profiles: what a YAML file must and may hold. Keys are field names without their unit."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
+
+Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
+KernelName = one_of("flash1", "flash2", "flash3", "xla")
+Topology = one_of("switch", "mesh", "torus-2d", "torus-3d", "fat-tree", "none")
+
+
+class MatmulFile(Strict):
+    """See `MatmulCurve`."""
+
+    sustained: dict[Dtype, Number]  # type: ignore[valid-type]
+    tiles: Pairs
+    tile_efficiency: Numbers
+    depth_fill: Number
+    wave_smoothing: Number
+
+    @model_validator(mode="after")
+    def _one_efficiency_per_tile(self) -> Self:
+        if len(self.tiles) != len(self.tile_efficiency):
+            raise ValueError(f"{len(self.tile_efficiency)} values of tile_efficiency for {len(self.tiles)} tiles; give one per tile")
+        return self
+
+
+class AttentionFile(Strict):
+    """See `AttentionCurve`."""
+
+    forward: Number
+    backward: Number
+    half_length: Number
+    narrow_head: Number
+
+
+class MemoryFile(Strict):
+    """The device memory and how much of its bandwidth kernels get."""
+
+    capacity_bytes: Number
+    bandwidth_bytes_per_s: Number
+    efficiency: Number
+    half_bytes: Number = Field(alias="half_size")
+
+
+class PowerFile(Strict):
+    """See `AcceleratorPower`."""
+
+    idle_w: Number
+    limit_w: Number
+    math_j_per_flop: dict[Dtype, Number]  # type: ignore[valid-type]
+    memory_j_per_byte: Number
+    link_j_per_byte: Number
+    busy_w: Number
+
+    @model_validator(mode="after")
+    def _idle_below_limit(self) -> Self:
+        if self.idle_w >= self.limit_w:
+            raise ValueError(f"idle of {self.idle_w:g} W is not below the limit of {self.limit_w:g} W; correct one of them")
+        return self
+
+
+class AcceleratorFile(ProfileFile):
+    """See `Accelerator`."""
+
+    key: str = ""
+    peak_flop_per_s: dict[Dtype, Number] = Field(min_length=1)  # type: ignore[valid-type]
+    memory: MemoryFile
+    cache_bytes: Number
+    compute_units: Count
+    matmul: MatmulFile
+    attention: dict[KernelName, AttentionFile] = {}  # type: ignore[valid-type]
+    kernel_floor_s: Number
+    overlap_loss: Number
+    host_bytes_per_s: Number = Field(alias="host_bandwidth")
+    power: PowerFile
+
+
+class FabricFile(ProfileFile):
+    """See `Fabric`. Between nodes, bandwidth is that of the NICs and the domain the whole cluster, unless given."""
+
+    topology: Topology  # type: ignore[valid-type]
+    domain: Count | None = None
+    bandwidth_bytes_per_s: Number | None = None
+    efficiency: Number
+    point_to_point_efficiency: Number
+    base_latency_s: Number
+    step_latency_s: Number
+    half_bytes_per_rank: Number = Field(alias="half_size_per_rank")
+    in_network_reduction: Number = 0.0
+
+
+class ScaleUpFile(FabricFile):
+    """The fabric inside a node or pod, which must say how far it reaches and how fast it is."""
+
+    domain: Count
+    bandwidth_bytes_per_s: Number
+
+
+class FacilityFile(ProfileFile):
+    """See `Facility`."""
+
+    pue: Number
+    usd_per_kwh: Number
+    co2_g_per_kwh: Number
+    network_w_per_accelerator: Number
+
+
+class NodeFile(ProfileFile):
+    """See `Node`; with the network and the facility that its clusters have unless they say otherwise."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("accelerator", "scale_up", "scale_out", "facility")
+    accelerator: AcceleratorFile
+    accelerators: Count
+    scale_up: ScaleUpFile
+    nics: Count
+    nic_bytes_per_s: Number = Field(alias="nic_bandwidth")
+    host_w: Number
+    usd_per_hour: Number
+    scale_out: FabricFile
+    facility: FacilityFile
+
+
+class ClusterFile(ProfileFile):
+    """See `Cluster`."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("node", "scale_out", "facility")
+    node: NodeFile
+    nodes: Count
+    scale_out: FabricFile | None = None
+    facility: FacilityFile | None = None

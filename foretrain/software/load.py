@@ -1,0 +1,84 @@
+"""Software profiles by library name or from a user's own file."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretrain.inherit import Kind, Tree, read_tree
+from foretrain.library import Shelf
+from foretrain.software.profile import HostCost, Overlap, Software, TrainingState
+
+if TYPE_CHECKING:
+    from foretrain.provenance import Provenance
+
+SOFTWARE = Kind(Shelf("software", Path(__file__).parent / "library"))
+
+
+def list_software() -> tuple[str, ...]:
+    """Return the names of the library's software profiles."""
+    return SOFTWARE.shelf.names()
+
+
+def load_software(name_or_path: str | Path) -> Software:
+    """Return a software profile by library name or from a file.
+
+    Raises:
+        UnknownNameError: where the library holds no such name.
+        ProfileError: where the file is wrong, with every fault in `faults`.
+    """
+    path = SOFTWARE.shelf.find(str(name_or_path))
+    return _library_software(path) if SOFTWARE.shelf.holds(path) else _software(path)
+
+
+def json_schema(kind: str = "software") -> dict[str, Any]:
+    """Return the JSON schema of a software profile."""
+    from foretrain.errors import UnknownNameError
+    from foretrain.jsonschema import schema_of
+    from foretrain.software.schema import SoftwareFile
+
+    if kind != "software":
+        raise UnknownNameError(f"no kind of software profile is called {kind!r}; use 'software'")
+    return schema_of(SoftwareFile)
+
+
+def provenance(name_or_path: str | Path) -> tuple[Provenance, ...]:
+    """Return every figure of a software profile with the text it was read from and its source."""
+    from foretrain.provenance import provenance as figures
+
+    tree, file = _validated(SOFTWARE.shelf.find(str(name_or_path)))
+    return figures(tree.data, file)
+
+
+def _validated(path: Path) -> tuple[Tree, Any]:
+    from foretrain.faults import validate
+    from foretrain.software.schema import SoftwareFile
+
+    tree = read_tree(SOFTWARE, path)
+    return tree, validate(SoftwareFile, tree, path)
+
+
+def _software(path: Path) -> Software:
+    from foretrain.provenance import assumed
+
+    tree, file = _validated(path)
+    return Software(
+        name=file.name,
+        key=file.key or path.stem,
+        attention=dict(file.attention),
+        fused=frozenset(file.fused),
+        state=TrainingState(**vars(file.state)),
+        overlap=Overlap(**vars(file.overlap)),
+        host=HostCost(**vars(file.host)),
+        scatter_gather=file.scatter_gather,
+        matmul_scale=file.matmul_scale,
+        stream_scale=file.stream_scale,
+        collective_scale=file.collective_scale,
+        context_bytes=file.context_bytes,
+        fragmentation=file.fragmentation,
+        assumed=assumed(tree.data, file),
+    )
+
+
+_library_software = functools.cache(_software)

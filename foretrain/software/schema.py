@@ -1,0 +1,65 @@
+"""The shape of a software profile: what a YAML file must and may hold. Keys are field names without their unit."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from foretrain.quantity import Number, ProfileFile, Strict, one_of
+
+Pattern = one_of("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer")
+KernelName = one_of("unfused", "flash1", "flash2", "flash3", "xla")
+
+
+class StateFile(Strict):
+    """See `TrainingState`."""
+
+    parameter_bytes: Number
+    gradient_bytes: Number
+    master_bytes: Number
+    gather_bytes: Number
+    reduce_bytes: Number
+
+
+class OverlapFile(Strict):
+    """See `Overlap`."""
+
+    gradient_reduce: bool
+    parameter_gather: bool
+    pipeline: bool
+    tensor_backward: bool
+    gradient_bucket_bytes: Number
+
+
+class HostFile(Strict):
+    """See `HostCost`."""
+
+    launch_s: Number
+    launch_gap_s: Number
+    blocking: bool
+    step_s: Number
+    microbatch_s: Number
+
+
+class SoftwareFile(ProfileFile):
+    """See `Software`."""
+
+    key: str = ""
+    attention: dict[str, KernelName]  # type: ignore[valid-type]
+    fused: list[Pattern]  # type: ignore[valid-type]
+    state: StateFile
+    overlap: OverlapFile
+    host: HostFile
+    scatter_gather: bool
+    matmul_scale: Number
+    stream_scale: Number
+    collective_scale: Number
+    context_bytes: Number
+    fragmentation: Number
+
+    @model_validator(mode="after")
+    def _some_kernel_for_every_accelerator(self) -> Self:
+        if "default" not in self.attention:
+            raise ValueError("attention names no kernel for `default`; add one, such as `default: flash2`")
+        return self

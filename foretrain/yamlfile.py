@@ -1,0 +1,74 @@
+"""One YAML file as plain data, or the reason and the line where it cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foretrain.errors import ProfileError
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]  # the C loader is chosen at run time
+    """The safe loader, refusing a key given twice (YAML would keep the last in silence)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # signature is PyYAML's
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping that the file at `path` holds.
+
+    Raises:
+        ProfileError: where there is no such file, it cannot be read, is no YAML, or holds no mapping.
+    """
+    data = _parse(path, _text(path))
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ProfileError(f"{path}: holds {found}, but a profile is a mapping of keys to values")
+    return {str(key): value for key, value in data.items()}
+
+
+def line_of(path: Path, keys: Sequence[str]) -> int | None:
+    """Return the line (from 1) of the deepest of `keys` that the file itself gives, or None."""
+    node, line = yaml.compose(_text(path), Loader=yaml.SafeLoader), None
+    for key in keys:
+        found = next((pair for pair in node.value if pair[0].value == key), None) if isinstance(node, yaml.MappingNode) else None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _text(path: Path) -> str:
+    if path.is_dir():
+        raise ProfileError(f"{path}: is a folder; give the YAML file in it")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ProfileError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ProfileError(f"{path}{line}: is no YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ProfileError(f"{path}: is no YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise ProfileError(f"{path}: holds a value that is none: {error}") from None
