@@ -1,0 +1,119 @@
+"""Where a kernel meets an accelerator: seconds of math, memory and overhead, and the joules it adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+from foretrain.errors import ModelError
+from foretrain.hardware.accelerator import Accelerator
+from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind
+from foretrain.software.profile import Software
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one kernel costs at full rate. `device_s = math_s + memory_s + overhead_s`; joules are what it adds to idle."""
+
+    math_s: float
+    memory_s: float
+    overhead_s: float
+    host_s: float
+    math_j: float
+    memory_j: float
+    busy_j: float
+    flop: float
+
+    @property
+    def device_s(self) -> float:
+        """Time on the device."""
+        return self.math_s + self.memory_s + self.overhead_s
+
+
+def attention_kernel(software: Software, accelerator: Accelerator) -> str:
+    """Return the attention kernel that a software calls on an accelerator: the longest key prefix that matches, else default."""
+    matching = [key for key in software.attention if accelerator.key.startswith(key)]
+    kernel = software.attention[max(matching, key=len)] if matching else software.attention["default"]
+    return kernel if kernel == "unfused" or kernel in accelerator.attention else "unfused"
+
+
+class Pricer:
+    """Prices kernels of one software on one accelerator in one precision, each shape once."""
+
+    def __init__(self, accelerator: Accelerator, software: Software, dtype: str) -> None:
+        self.accelerator = accelerator
+        self.software = software
+        self.dtype = dtype
+        self.attention = attention_kernel(software, accelerator)
+        self._peak = accelerator.peak_flop_per_s[dtype]
+        self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
+        self._known: dict[Gemm | FusedAttention, float] = {}
+
+    def work(self, kernel: Kernel) -> Work:
+        """Return what `kernel` costs on an idle device."""
+        math_s = self._math_s(kernel)
+        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches)
+        floor = self.accelerator.kernel_floor_s * kernel.launches
+        bound = max(math_s, memory_s)
+        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * kernel.launches
+        by_math = math_s >= memory_s
+        power = self.accelerator.power
+        return Work(
+            math_s=bound if by_math else 0.0,
+            memory_s=0.0 if by_math else bound,
+            overhead_s=overhead_s,
+            host_s=self.software.host.launch_s * kernel.launches,
+            math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0),
+            memory_j=kernel.moved_bytes * power.memory_j_per_byte,
+            busy_j=power.busy_w * (bound + overhead_s),
+            flop=kernel.flop,
+        )
+
+    def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
+        """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.
+
+        **Source:** Hockney's n-half law, Parallel Computing 17 (1991): rate = r_inf * n / (n + n_half).
+        """
+        if moved_bytes <= 0.0:
+            return 0.0
+        ramp = self.accelerator.memory.half_bytes * launches
+        return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
+
+    def gemm_s(self, gemm: Gemm) -> float:
+        """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
+
+        **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization).
+        """
+        known = self._known.get(gemm)
+        if known is None:
+            known = self._known[gemm] = min(self._tiled_s(gemm, index) for index in range(len(self.accelerator.matmul.tiles)))
+        return known
+
+    def _tiled_s(self, gemm: Gemm, index: int) -> float:
+        curve, units = self.accelerator.matmul, self.accelerator.compute_units
+        rows, columns = curve.tiles[index]
+        waves = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) / units
+        played = (1 - curve.wave_smoothing) * ceil(waves) + curve.wave_smoothing * max(1.0, waves)
+        tile_flop = 2.0 * rows * columns * (gemm.k + curve.depth_fill)
+        rate = self._peak / units * curve.sustained.get(self.dtype, min(curve.sustained.values())) * curve.tile_efficiency[index]
+        return played * tile_flop / (rate * self.software.matmul_scale)
+
+    def attention_s(self, call: FusedAttention, flop: float) -> float:
+        """Return the math time of a fused attention kernel from its measured fraction of peak.
+
+        **Source:** Dao, FlashAttention-2, arXiv:2307.08691, section 4.1 (rates against length, head dimension and direction).
+        """
+        curve = self.accelerator.attention[self.attention]
+        top = curve.backward if call.backward else curve.forward
+        narrow = min(1.0, max(0.0, log2(128 / call.head_dim))) if call.head_dim < 128 else 0.0
+        efficiency = top * (1 - narrow * (1 - curve.narrow_head)) * call.keys / (call.keys + curve.half_length)
+        return flop / (self._peak * efficiency)
+
+    def _math_s(self, kernel: Kernel) -> float:
+        if kernel.kind == KernelKind.STREAM:
+            return 0.0
+        if kernel.gemm is not None:
+            return self.gemm_s(kernel.gemm) * kernel.launches
+        if kernel.attention is not None:
+            return self.attention_s(kernel.attention, kernel.flop)
+        raise ModelError(f"kernel {kernel.name!r} does math but names neither a product nor an attention shape; give its op one of them")

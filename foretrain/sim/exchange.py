@@ -1,0 +1,239 @@
+"""How data-parallel ranks exchange parameters and gradients around the passes of a step.
+
+One final class per way: replicated state (DDP, optionally with a sharded optimizer), and fully sharded state (ZeRO-3, FSDP).
+Each turns a pass of a chunk into instructions, with what it gathers before and reduces after.
+
+**Source:** Rajbhandari et al., ZeRO, arXiv:1910.02054, sections 5 and 7; Zhao et al., PyTorch FSDP, arXiv:2304.11277, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from foretrain.sim.placement import Span
+from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
+from foretrain.sim.segment import DATA
+from foretrain.sim.stagework import StageWork
+
+if TYPE_CHECKING:
+    from foretrain.sim.lower import Context, Member
+
+Instructions = list[Instruction]
+
+
+class Exchange(ABC):
+    """Instructions of one rank around its passes."""
+
+    def __init__(self, context: Context, work: StageWork, member: Member, classes: int) -> None:
+        self.context = context
+        self.work = work
+        self.member = member
+        self.classes = classes
+        self._flows = context.placement.stage_ranks_on_node(member.stage, member.replica.replica)
+        self._cache: dict[tuple[str, int, bool], Instructions] = {}
+        self._gathers: dict[tuple[int, int], Instruction] = {}
+        """Waits for parameters that were gathered ahead, by chunk and first unit."""
+        self._reductions: Instructions = []
+        """Waits for reductions that run behind the last backward passes."""
+
+    @abstractmethod
+    def begin(self) -> tuple[Instruction, ...]:
+        """Return what comes before the first pass."""
+
+    @abstractmethod
+    def end(self) -> tuple[Instruction, ...]:
+        """Return what comes after the last pass: remaining reductions, the optimizer, parameters gathered again."""
+
+    @abstractmethod
+    def _forward(self, chunk: int, *, first: bool) -> Instructions: ...
+
+    @abstractmethod
+    def _backward(self, chunk: int, *, last: bool) -> Instructions: ...
+
+    def forward(self, chunk: int, *, first: bool, receive: int | None, to: int | None) -> Instructions:
+        """Return one forward pass of a chunk, with its messages."""
+        return self._between(receive, self._once("F", chunk, first), to)
+
+    def backward(self, chunk: int, *, last: bool, receive: int | None, to: int | None) -> Instructions:
+        """Return one backward pass of a chunk, with its messages."""
+        return self._between(receive, self._once("B", chunk, last), to)
+
+    def _once(self, kind: str, chunk: int, special: bool) -> Instructions:  # noqa: FBT001 - part of a cache key
+        key = (kind, chunk, special)
+        if key not in self._cache:
+            self._cache[key] = self._forward(chunk, first=special) if kind == "F" else self._backward(chunk, last=special)
+        return self._cache[key]
+
+    def _between(self, receive: int | None, passes: Instructions, to: int | None) -> Instructions:
+        before = [] if receive is None else [Instruction(RECEIVE, receive)]
+        if to is None:
+            return before + passes
+        return before + passes + [Instruction(SEND if self.context.software.overlap.pipeline else SEND_AND_WAIT, to)]
+
+    def _collective(self, name: str, kind: str, size_bytes: float, span: Span) -> tuple[Instruction, Instruction] | None:
+        """Return (issue, wait) of a data-parallel collective; None where it is free."""
+        cost = self.context.cost(kind, size_bytes, span)
+        if cost.total_s == 0.0:
+            return None
+        group = (self.member.stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
+        return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1, flows=self._flows)
+
+    def _reduction(self, name: str, parameters: float) -> list[tuple[Instruction, Instruction]]:
+        """Return the collectives that reduce the gradients of `parameters` to where the optimizer needs them."""
+        placement, stage = self.context.placement, self.member.stage
+        size = parameters * self.context.numbers.state.reduce_bytes
+        shards = placement.plan.shards
+        if shards == 1:
+            found = [self._collective(f"all-reduce {name}", "all_reduce", size, placement.data_span(stage))]
+        else:
+            found = [
+                self._collective(f"reduce-scatter {name}", "reduce_scatter", size, placement.shard_span(stage)),
+                self._collective(f"all-reduce {name}", "all_reduce", size / shards, placement.replica_span(stage)),
+            ]
+        return [pair for pair in found if pair is not None]
+
+    def _gather(self, name: str, parameters: float) -> tuple[Instruction, Instruction] | None:
+        size = parameters * self.context.numbers.state.gather_bytes
+        return self._collective(f"all-gather {name}", "all_gather", size, self.context.placement.shard_span(self.member.stage))
+
+    def _tied(self) -> Instructions:
+        """Return the all-reduce of the tied embedding's gradient between the first and last stage."""
+        placement, plan = self.context.placement, self.context.placement.plan
+        if plan.pp == 1 or not placement.model.tied_parameters or self.member.stage not in (0, plan.pp - 1):
+            return []
+        size = placement.model.tied_parameters / plan.tp * self.context.numbers.state.reduce_bytes
+        cost = self.context.cost("all_reduce", size, placement.tied_span(self.member.replica.replica))
+        group = (self.member.replica.replica * plan.tp + self.member.tensor) * 1_000_003 + 1
+        flows = self._flows
+        return list(self.context.start("all-reduce tied embedding", DATA, cost, group=group, members=2, stream=2, flows=flows))
+
+
+class Replicated(Exchange):
+    """Every rank holds the parameters; gradients are reduced once a step, and the optimizer may be sharded (ZeRO-1)."""
+
+    def begin(self) -> tuple[Instruction, ...]:
+        """Return the gathers of updated parameters that hide behind the first forward passes."""
+        if not self._gather_overlaps():
+            return ()
+        issued: Instructions = []
+        for chunk in range(len(self.work.state.units)):
+            for first, last, parameters in self._buckets(chunk):
+                pair = self._gather(f"parameters {chunk}.{first}-{last}", parameters)
+                if pair is not None:
+                    issued.append(pair[0])
+                    self._gathers[chunk, first] = pair[1]
+        return tuple(issued)
+
+    def _forward(self, chunk: int, *, first: bool) -> Instructions:
+        if not (first and self._gather_overlaps()):
+            return list(self.work.forward(chunk))
+        result: Instructions = []
+        for start, stop, _ in self._buckets(chunk):
+            if (chunk, start) in self._gathers:
+                result.append(self._gathers[chunk, start])
+            result += self.work.forward(chunk, start, stop)
+        return result
+
+    def _backward(self, chunk: int, *, last: bool) -> Instructions:
+        if not (last and self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1):
+            return list(self.work.backward(chunk))
+        result: Instructions = []
+        for start, stop, parameters in reversed(self._buckets(chunk)):
+            result += self.work.backward(chunk, start, stop)
+            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters):
+                result.append(issue)
+                self._reductions.append(wait)
+        return result
+
+    def end(self) -> tuple[Instruction, ...]:
+        """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
+        result: Instructions = list(self._reductions)
+        if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
+            for pair in self._reduction("gradients", self.work.state.parameters):
+                result += pair
+        result += self._tied()
+        result += self.work.optimizer()
+        if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
+            result += self._gather("parameters", self.work.state.parameters) or ()
+        return tuple(result)
+
+    def _gather_overlaps(self) -> bool:
+        return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
+
+    def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:
+        """Return (first unit, last unit, parameters) of each gradient bucket of a chunk, in forward order."""
+        limit = self.context.software.overlap.gradient_bucket_bytes
+        size = self.context.numbers.state.reduce_bytes
+        buckets: list[tuple[int, int, float]] = []
+        start, held = 0, 0.0
+        for index, unit in enumerate(self.work.state.units[chunk]):
+            held += unit.parameters
+            if held * size >= limit:
+                buckets.append((start, index + 1, held))
+                start, held = index + 1, 0.0
+        if start < len(self.work.state.units[chunk]):
+            buckets.append((start, len(self.work.state.units[chunk]), held))
+        return buckets
+
+
+class FullySharded(Exchange):
+    """Parameters are gathered unit by unit before each pass and freed after; gradients are reduced to shards as they come."""
+
+    def begin(self) -> tuple[Instruction, ...]:
+        """Return nothing: the first gather belongs to the first pass."""
+        return ()
+
+    def _forward(self, chunk: int, *, first: bool) -> Instructions:
+        return self._pass(chunk, list(range(len(self.work.state.units[chunk]))), "forward", last=False)
+
+    def _backward(self, chunk: int, *, last: bool) -> Instructions:
+        return self._pass(chunk, list(range(len(self.work.state.units[chunk])))[::-1], "backward", last=last)
+
+    def end(self) -> tuple[Instruction, ...]:
+        """Return the wait for the last reduction and the optimizer."""
+        return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
+
+    def _pass(self, chunk: int, order: list[int], direction: str, *, last: bool) -> Instructions:
+        """Gather one unit ahead, play, free, reduce: two units are whole at a time."""
+        units = self.work.state.units[chunk]
+        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
+        result: Instructions = []
+        ahead = 1 if self.context.software.overlap.parameter_gather else 0
+        for position, unit in enumerate(order):
+            coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
+            for other in coming:
+                result.append(Instruction(RESIZE, self._whole_bytes(units[other].parameters)))
+                pair = gathers[other]
+                if pair is not None:
+                    result.append(pair[0])
+            own = gathers[unit]
+            if own is not None:
+                result.append(own[1])
+            result += self._compute(direction, chunk, unit)
+            if direction == "backward":
+                result += self._reduce(chunk, unit, units[unit].parameters, last=last)
+            result.append(Instruction(RESIZE, -self._whole_bytes(units[unit].parameters)))
+        return result
+
+    def _compute(self, direction: str, chunk: int, unit: int) -> Instructions:
+        play = self.work.forward if direction == "forward" else self.work.backward
+        return list(play(chunk, unit, unit + 1))
+
+    def _reduce(self, chunk: int, unit: int, parameters: float, *, last: bool) -> Instructions:
+        pairs = self._reduction(f"gradients {chunk}.{unit}", parameters)
+        if not pairs:
+            return []
+        if last:
+            self._reductions.append(pairs[-1][1])
+        exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
+        return [issue for issue, _ in pairs] + exposed
+
+    def _whole_bytes(self, parameters: float) -> float:
+        return parameters * self.context.numbers.state.gather_bytes if self.context.placement.plan.shards > 1 else 0.0
+
+
+def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:
+    """Return the exchange that the plan asks for."""
+    kind = FullySharded if context.placement.plan.zero == 3 else Replicated
+    return kind(context, work, member, classes)

@@ -1,0 +1,173 @@
+"""Forward and backward passes of a block on one rank, as legs: kernels priced, tensor-parallel collectives inline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from foretrain.hardware.cluster import Cluster
+from foretrain.models.model import Block, Step
+from foretrain.models.ops import Boundary, Kernel, Layout, Op
+from foretrain.sim.collectives import NOTHING, TransferCost, collective
+from foretrain.sim.cost import Pricer, Work
+from foretrain.sim.placement import Span
+from foretrain.sim.segment import HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
+
+CORE = "core_attention"
+SMALL_REDUCES = 3
+"""All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPass:
+    """Legs of one pass of one block, kernel by kernel, and the activation bytes it keeps or needs at its peak."""
+
+    legs: tuple[Leg, ...]
+    saved_bytes: float
+    peak_bytes: float
+
+
+class Passes:
+    """Prices the passes of blocks for one layout, tensor span and recompute policy; each block once."""
+
+    def __init__(self, pricer: Pricer, layout: Layout, cluster: Cluster, tensor: Span, recompute: str) -> None:
+        self.pricer = pricer
+        self.layout = layout
+        self.cluster = cluster
+        self.tensor = tensor
+        self.recompute = recompute
+        self._forward: dict[tuple[int, bool], BlockPass] = {}
+        self._backward: dict[tuple[int, bool], BlockPass] = {}
+
+    def forward(self, block: Block, *, layer: bool) -> BlockPass:
+        """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
+        key = (id(block), layer)
+        if key not in self._forward:
+            kept = self._kept_bytes(block, layer=layer)
+            legs = tuple(self._forward_legs(block.steps))
+            self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept)
+        return self._forward[key]
+
+    def backward(self, block: Block, *, layer: bool) -> BlockPass:
+        """Return the backward pass, with what it recomputes before."""
+        key = (id(block), layer)
+        if key not in self._backward:
+            policy = self.recompute if layer else "none"
+            again = {"none": (), "selective": tuple(_core(block.steps)), "full": block.steps}[policy]
+            legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
+            full = sum(op.saved_bytes(self.layout) for op in block.ops)
+            self._backward[key] = BlockPass(
+                legs=legs, saved_bytes=self._kept_bytes(block, layer=layer), peak_bytes=full
+            )
+        return self._backward[key]
+
+    def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
+        """Return one kernel as a leg."""
+        return self._leg(name or kernel.name, self.pricer.work(kernel))
+
+    def host_leg(self, name: str, seconds: float) -> Leg:
+        """Return time that the device spends waiting for the host."""
+        return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
+
+    def comm_leg(self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None) -> tuple[Leg, ...]:
+        """Return an inline tensor-parallel collective, less what runs beside `hidden_by`; nothing where it is free."""
+        cost = collective(kind, size_bytes, self.tensor, self.cluster, self.pricer.software.collective_scale)
+        if cost.total_s == 0.0:
+            return ()
+        hidden = min(cost.total_s, hidden_by.device_s) if hidden_by is not None else 0.0
+        launch = self.pricer.software.host.launch_s
+        rest = cost.total_s - hidden
+        joules = {"links": cost.wire_bytes * self.pricer.accelerator.power.link_j_per_byte}
+        leg = Leg(
+            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={TENSOR: rest} if rest else {},
+            joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,
+        )  # fmt: skip
+        slowed = self.slowed_leg(hidden)
+        return (*slowed, blocking(leg)) if self.pricer.software.host.blocking else (*slowed, leg)
+
+    def slowed_leg(self, hidden_s: float) -> tuple[Leg, ...]:
+        """Return what compute loses to a collective that runs beside it for `hidden_s`."""
+        loss = self.pricer.accelerator.overlap_loss
+        slowed = hidden_s * loss / (1.0 - loss)
+        if slowed == 0.0:
+            return ()
+        return (Leg(name="slowed by overlap", device_s=slowed, lead_s=slowed, launch_s=0.0, class_s={MATH: slowed}, joules={}),)
+
+    # ── one direction ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _forward_legs(self, steps: Iterable[Step]) -> list[Leg]:
+        legs: list[Leg] = []
+        for step in steps:
+            if isinstance(step, Boundary):
+                legs += self._boundary(step, backward=False, beside=None, before=None)
+            else:
+                legs += [self.compute_leg(kernel) for kernel in step.forward(self.layout)]
+        return legs
+
+    def _backward_legs(self, steps: Sequence[Step]) -> list[Leg]:
+        legs: list[Leg] = []
+        for step in reversed(steps):
+            if isinstance(step, Boundary):
+                beside = legs[-1] if self.pricer.software.overlap.tensor_backward and len(legs) > 1 else None
+                legs += self._boundary(step, backward=True, beside=beside, before=legs[-2] if beside is not None else None)
+            else:
+                legs += [self.compute_leg(kernel) for kernel in step.backward(self.layout)]
+        return legs
+
+    def _boundary(self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None) -> tuple[Leg, ...]:
+        """Return the collectives of a boundary; see `models.ops.Boundary`.
+
+        In backward, the reduction of the data gradient can run beside the weight-gradient product (`beside`), and with sequence
+        parallelism the gather of the saved input beside the data-gradient product (`before`).
+        Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
+        """
+        if self.layout.tp == 1:
+            return ()
+        size = step.elements * self.layout.micro_batch * self.layout.element_bytes
+        sequence = self.layout.sequence_parallel
+        name = f"{step.name} {'backward' if backward else 'forward'}"
+        if step.kind == "loss":
+            small = step.elements * self.layout.micro_batch * 4.0
+            return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
+        if step.kind == "enter":
+            if not backward:
+                return self.comm_leg(name, "all_gather", size) if sequence else ()
+            if not sequence:
+                return self.comm_leg(name, "all_reduce", size, beside)
+            return (*self.comm_leg(name, "all_gather", size, before), *self.comm_leg(name, "reduce_scatter", size, beside))
+        if not backward:
+            return self.comm_leg(name, "reduce_scatter" if sequence else "all_reduce", size)
+        return self.comm_leg(name, "all_gather", size) if sequence else ()
+
+    def _leg(self, name: str, work: Work) -> Leg:
+        classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}
+        leg = Leg(
+            name=name, device_s=work.device_s, lead_s=work.host_s + work.device_s, launch_s=work.host_s,
+            class_s={key: value for key, value in classes.items() if value},
+            joules={"math": work.math_j, "memory": work.memory_j, "busy": work.busy_j}, flop=work.flop,
+        )  # fmt: skip
+        return blocking(leg) if self.pricer.software.host.blocking else leg
+
+    def _kept_bytes(self, block: Block, *, layer: bool) -> float:
+        layout = self.layout
+        if layer and self.recompute == "full":
+            return block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
+        ops = (op for op in block.ops if not (layer and self.recompute == "selective" and op.group == CORE))
+        return sum(op.saved_bytes(layout) for op in ops)
+
+
+def _core(steps: Iterable[Step]) -> Iterable[Op]:
+    return (step for step in steps if isinstance(step, Op) and step.group == CORE)
+
+
+def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:
+    """Return what is left to wait for of a transfer that was partly hidden."""
+    if rest_s >= cost.total_s:
+        return cost
+    if rest_s <= 0.0:
+        return NOTHING
+    share = rest_s / cost.total_s
+    return TransferCost(
+        latency_s=cost.latency_s * share, full_s=cost.full_s * share, port_bytes_per_s=cost.port_bytes_per_s,
+        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share,
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""Where the ranks of a plan sit, which of them are alike, and how far their groups reach.
+
+Ranks are numbered as Megatron-LM numbers them: tensor parallel fastest, then data parallel, then pipeline, so that rank
+`(stage * dp + replica) * tp + t` sits on scale-up domain `rank // domain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretrain.errors import PlanError
+from foretrain.hardware.cluster import Cluster
+from foretrain.models.model import Block, Model
+from foretrain.sim.plan import Plan
+from foretrain.sim.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """How a group of `ranks` lies over the machine: `domains` scale-up domains, at most `per_domain` members in each.
+
+    `network_bytes_per_s` is the group's share of the NICs of the domains it touches when its sibling groups on the same nodes
+    communicate at the same time; infinite where the group stays inside one domain.
+    """
+
+    ranks: int
+    domains: int
+    per_domain: int
+    network_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaClass:
+    """Data-parallel replicas that are placed alike: a representative and how many it stands for."""
+
+    replica: int
+    multiplicity: int
+
+
+def span(cluster: Cluster, *, start: int, stride: int, ranks: int, occupied: int) -> Span:
+    """Return how the group `start, start + stride, …` of `ranks` members lies over the cluster's scale-up domains."""
+    domain = cluster.node.scale_up.domain
+    last = start + (ranks - 1) * stride
+    domains = ranks if stride >= domain else last // domain - start // domain + 1
+    per_domain = -(-ranks // domains)
+    on_node = min(cluster.node.accelerators, occupied)
+    share = cluster.node.network_bytes_per_s * per_domain / on_node
+    return Span(ranks=ranks, domains=domains, per_domain=per_domain, network_bytes_per_s=share if domains > 1 else float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A plan laid over a cluster: layers per chunk, classes of replicas, groups."""
+
+    model: Model
+    cluster: Cluster
+    plan: Plan
+    recipe: Recipe
+    chunk_layers: tuple[tuple[Block, ...], ...]
+    """Blocks of each model chunk; chunk `c` of stage `s` is entry `c * pp + s`."""
+    microbatches: int
+    classes: tuple[ReplicaClass, ...]
+
+    def rank(self, stage: int, replica: int, t: int = 0) -> int:
+        """Return the global rank of a coordinate."""
+        return (stage * self.plan.dp + replica) * self.plan.tp + t
+
+    def node(self, stage: int, replica: int) -> int:
+        """Return the node that the first tensor rank of a coordinate sits on."""
+        return self.rank(stage, replica) // self.cluster.node.accelerators
+
+    def domain(self, stage: int, replica: int) -> int:
+        """Return the scale-up domain of the first tensor rank of a coordinate."""
+        return self.rank(stage, replica) // self.cluster.node.scale_up.domain
+
+    def stage_ranks_on_node(self, stage: int, replica: int) -> int:
+        """Return how many ranks of `stage` share the node of one of its replicas."""
+        size = self.cluster.node.accelerators
+        node = self.node(stage, replica)
+        first, last = self.rank(stage, 0), self.rank(stage + 1, 0)
+        return max(1, min(last, (node + 1) * size) - max(first, node * size))
+
+    def tensor_span(self, stage: int, replica: int) -> Span:
+        """Return the span of a tensor-parallel group."""
+        return self._span(self.rank(stage, replica), 1, self.plan.tp)
+
+    def data_span(self, stage: int) -> Span:
+        """Return the span of all data-parallel replicas of a stage."""
+        return self._span(self.rank(stage, 0), self.plan.tp, self.plan.dp)
+
+    def shard_span(self, stage: int) -> Span:
+        """Return the span of the ranks that share one copy of the sharded state."""
+        return self._span(self.rank(stage, 0), self.plan.tp, self.plan.shards)
+
+    def replica_span(self, stage: int) -> Span:
+        """Return the span of the ranks that hold the same shard."""
+        shards = self.plan.shards
+        return self._span(self.rank(stage, 0), self.plan.tp * shards, self.plan.dp // shards)
+
+    def tied_span(self, replica: int) -> Span:
+        """Return the span of the first and last stage of one replica, which share the embedding."""
+        last = self.plan.pp - 1
+        return self._span(self.rank(0, replica), self.rank(last, replica) - self.rank(0, replica), 2)
+
+    def _span(self, start: int, stride: int, ranks: int) -> Span:
+        return span(self.cluster, start=start, stride=stride, ranks=ranks, occupied=self.plan.ranks)
+
+
+def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placement:
+    """Return the plan laid over the cluster.
+
+    Raises:
+        PlanError: where it cannot be placed; the message names the degrees that could be.
+    """
+    _check_size(cluster, plan)
+    _check_tensor(model, plan)
+    _check_sharding(plan)
+    microbatches = _microbatches(plan, recipe)
+    layers = _cut(model, plan)
+    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan))
+
+
+def divisors(number: int) -> list[int]:
+    """Return all divisors in rising order."""
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+
+
+def closest(wanted: int, options: list[int], count: int = 4) -> str:
+    """Return the options nearest to what was asked, in rising order, for a message."""
+    return ", ".join(str(option) for option in sorted(sorted(options, key=lambda option: abs(option - wanted))[:count]))
+
+
+def _check_size(cluster: Cluster, plan: Plan) -> None:
+    if plan.ranks > cluster.accelerators:
+        per_node = cluster.node.accelerators
+        raise PlanError(
+            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} needs {plan.ranks} accelerators, but {cluster.name} has "
+            f"{cluster.accelerators}; use at least {-(-plan.ranks // per_node)} nodes or smaller degrees"
+        )
+
+
+def _check_tensor(model: Model, plan: Plan) -> None:
+    if plan.sequence_parallel and plan.tp == 1:
+        raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
+    for name, size in model.tensor_dims.items():
+        if size % plan.tp:
+            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {closest(plan.tp, divisors(size))}")
+    if plan.sequence_parallel and model.seq_len % plan.tp:
+        raise PlanError(f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; use {closest(plan.tp, divisors(model.seq_len))}")
+
+
+def _check_sharding(plan: Plan) -> None:
+    if plan.shard is None:
+        return
+    if plan.zero == 0:
+        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
+    if plan.shard < 1 or plan.dp % plan.shard:
+        raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
+
+
+def _microbatches(plan: Plan, recipe: Recipe) -> int:
+    samples = plan.dp * plan.micro_batch
+    if recipe.global_batch % samples:
+        low = recipe.global_batch // samples * samples
+        raise PlanError(
+            f"global batch {recipe.global_batch} is not a multiple of dp={plan.dp} × micro-batch {plan.micro_batch}; "
+            f"use {f'{low} or ' if low else ''}{low + samples}"
+        )
+    return recipe.global_batch // samples
+
+
+def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
+    """Cut the layers evenly; where only layers + 2 divide, the embedding and the head each count as one layer.
+
+    The second form is DeepSpeed's `type:transformer|embedding` partition, which BLOOM-176B (70 layers, 12 stages) trained with.
+    """
+    layers = [block for block, count in model.layers for _ in range(count)]
+    chunks = plan.pp * plan.vpp
+    if len(layers) % chunks == 0:
+        size = len(layers) // chunks
+        return tuple(tuple(layers[i * size : (i + 1) * size]) for i in range(chunks))
+    size = (len(layers) + 2) // chunks
+    if (len(layers) + 2) % chunks == 0 and size > 1:
+        edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
+        return tuple(tuple(layers[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    options = [d for d in divisors(len(layers)) if d % plan.vpp == 0]
+    stages = [d // plan.vpp for d in options] or divisors(len(layers))
+    raise PlanError(
+        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use pp of {closest(plan.pp, stages)}"
+    )
+
+
+def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
+    """Group the data-parallel replicas by where their groups and sends cross a scale-up domain."""
+    if "dp" in plan.unfold:
+        return tuple(ReplicaClass(replica=replica, multiplicity=1) for replica in range(plan.dp))
+    domain, tp = cluster.node.scale_up.domain, plan.tp
+    aligned = domain % tp == 0 or tp % domain == 0
+    block = plan.dp * tp
+    if aligned and (plan.pp == 1 or block % domain == 0 or domain % block == 0):
+        return (ReplicaClass(replica=0, multiplicity=plan.dp),)
+    found: dict[tuple[int, ...], list[int]] = {}
+    for replica in range(plan.dp):
+        firsts = [(stage * plan.dp + replica) * tp for stage in range(plan.pp)]
+        homes = [first // domain for first in firsts]
+        reach = [(first + tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
+        found.setdefault((*reach, *(int(a != b) for a, b in zip(homes, homes[1:], strict=False))), []).append(replica)
+    return tuple(ReplicaClass(replica=members[0], multiplicity=len(members)) for members in found.values())

@@ -1,0 +1,82 @@
+"""The state of one simulated rank while a program plays, and what it has used so far."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from simpy.events import Event
+
+from foretrain.sim.program import Instruction, Program
+
+if TYPE_CHECKING:
+    from foretrain.sim.links import Link, Transfer
+    from foretrain.sim.segment import Leg, Segment
+
+IDLE, COALESCED, LEGS, BLOCKED, DONE = range(5)
+"""Between instructions; in a segment played whole; in one played leg by leg; waiting; finished."""
+
+
+class Channel:
+    """Messages under way from one rank to another, in order; `waiter` is the receiver when it is there first."""
+
+    __slots__ = ("cost", "flows", "links", "queue", "source", "target", "waiter")
+
+    def __init__(self, source: Rank, target: Rank) -> None:
+        self.source = source
+        self.target = target
+        self.queue: deque[Transfer] = deque()
+        self.waiter: Rank | None = None
+
+
+class Rank:
+    """One simulated rank. Totals are in seconds, bytes or counts; `counts` has one entry per segment."""
+
+    __slots__ = (
+        "active", "bubble_s", "body", "counts", "done_s", "event", "exposed", "extra", "finished", "host", "host_wait_s",
+        "index", "leg", "leg_end", "leg_left", "leg_rate", "leg_since", "leg_start", "legs", "link_bytes", "loop", "memory", "mode",
+        "moved", "network_bytes", "pending", "pc", "peak", "peak_activations", "peak_buffers", "activations", "buffers",
+        "port_in", "port_out", "network_in", "network_out", "program", "repeats_left", "segment", "segment_start", "streams",
+        "wait_since", "wake_at", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, index: int, program: Program, segments: int, streams: int) -> None:
+        self.index = index
+        self.program = program
+        self.loop = -1
+        self.repeats_left = 0
+        self.body: tuple[Instruction, ...] = ()
+        self.pc = 0
+        self.mode = IDLE
+        self.host = 0.0
+        self.event: Event | None = None
+        self.wake_at = 0.0
+        self.waiting: object = None
+        self.wait_since = 0.0
+        self.segment: Segment | None = None
+        self.segment_start = 0.0
+        self.legs: tuple[Leg, ...] = ()
+        self.leg = 0
+        self.leg_left = self.leg_since = self.leg_start = self.leg_end = 0.0
+        self.leg_rate = 1.0
+        self.active = 0
+        """Collectives of this rank that run in the background now."""
+        self.streams: list[deque[object]] = [deque() for _ in range(streams)]
+        self.finished: set[int] = set()
+        self.pending: set[int] = set()
+        self.counts = [0] * segments
+        self.extra: dict[str, float] = {}
+        """Seconds by class beyond the segments' own: stretch by overlap or contention."""
+        self.exposed: dict[str, float] = {}
+        self.moved: dict[str, float] = {}
+        """Seconds that collectives and messages took, by class, hidden or not."""
+        self.bubble_s = self.host_wait_s = self.done_s = 0.0
+        self.link_bytes = 0.0
+        self.network_bytes = 0.0
+        self.memory = 0.0
+        self.activations = self.buffers = 0.0
+        self.peak = self.peak_activations = self.peak_buffers = 0.0
+        self.port_in: Link
+        self.port_out: Link
+        self.network_in: Link
+        self.network_out: Link

@@ -1,0 +1,126 @@
+"""`simulate`: place, lower, play, and make a prediction of what was played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from foretrain.errors import UsageError
+from foretrain.hardware.cluster import Cluster
+from foretrain.models.model import Model
+from foretrain.models.ops import KernelKind, Layout
+from foretrain.sim.breakdown import breakdown, hidden
+from foretrain.sim.energy import baseline_w, step_energy
+from foretrain.sim.engine import Engine, Played
+from foretrain.sim.lower import Lowered, lower
+from foretrain.sim.memory import stage_memory, static_bytes
+from foretrain.sim.placement import place
+from foretrain.sim.plan import Plan
+from foretrain.sim.prediction import Prediction
+from foretrain.sim.recipe import Recipe
+from foretrain.sim.recorder import TimelineRecorder
+from foretrain.sim.steady import SteadyState
+from foretrain.sim.timeline import Timeline
+from foretrain.software.load import load_software
+from foretrain.software.profile import Software
+
+if TYPE_CHECKING:
+    from foretrain.sim.rank import Rank
+
+DETAILS = ("segment", "op")
+DEFAULT_SOFTWARE = "megatron-lm"
+J_PER_KWH = 3.6e6
+S_PER_H = 3600.0
+
+
+def simulate(
+    model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, *, software: Software | None = None, detail: str = "segment", seed: int = 0
+) -> Prediction:
+    """Return the prediction of one optimizer step.
+
+    `detail="segment"` plays whole passes and jumps the steady state; `"op"` plays every kernel of every pass. `seed` feeds all
+    randomness; nothing in a plan of this release is random, so it changes nothing.
+
+    Raises:
+        PlanError, RecipeError, ModelError: for what cannot be placed or run; the message names the nearest that can.
+    """
+    if detail not in DETAILS:
+        raise UsageError(f"detail={detail!r} is unknown; use one of {', '.join(DETAILS)}")
+    assumed: tuple[str, ...] = ()
+    if software is None:
+        software = load_software(DEFAULT_SOFTWARE)
+        assumed = (f"software {DEFAULT_SOFTWARE}",)
+    model = model.at_sequence(recipe.seq_len or model.seq_len)
+    lowered = lower(place(model, cluster, plan, recipe), software)
+    watcher = SteadyState() if detail == "segment" else None
+    played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
+    return _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+
+
+def timeline(lowered: Lowered, detail: str = "segment") -> Timeline:
+    """Return what each simulated rank of a job does, every micro-batch played."""
+    placement = lowered.placement
+    link_j = placement.cluster.accelerator.power.link_j_per_byte
+    recorder = TimelineRecorder(lowered.job, tuple(static_bytes(state) for state in lowered.states), link_j)
+    played = Engine(lowered.job, ops=detail == "op", recorder=recorder).play()
+    return recorder.timeline(played.step_s, sum(baseline_w(placement.cluster).values()))
+
+
+def _prediction(lowered: Lowered, played: Played, software: Software, detail: str, assumed: tuple[str, ...]) -> Prediction:
+    placement, job = lowered.placement, lowered.job
+    cluster, plan, recipe, model = placement.cluster, placement.plan, placement.recipe, placement.model
+    energy = step_energy(cluster, played.ranks, job.segments, played.step_s)
+    kwh = sum(energy.values()) / J_PER_KWH
+    node_hours = plan.ranks / cluster.node.accelerators * played.step_s / S_PER_H
+    return Prediction(
+        model=model.name,
+        cluster=cluster.name,
+        software=software.name,
+        plan=plan,
+        recipe=recipe,
+        accelerators=plan.ranks,
+        seq_len=model.seq_len,
+        parameters=model.parameters,
+        step_s=played.step_s,
+        model_flop=model.flop_per_sample() * recipe.global_batch,
+        causal_flop=causal_flop_per_sample(model) * recipe.global_batch,
+        hardware_flop=_hardware_flop(played.ranks, lowered),
+        peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.dtype] * plan.ranks,
+        energy=energy,
+        cost_usd=node_hours * cluster.node.usd_per_hour,
+        electricity_usd=kwh * cluster.facility.usd_per_kwh,
+        co2_g=kwh * cluster.facility.co2_g_per_kwh,
+        memory=stage_memory(placement, lowered.states, played.ranks, software),
+        breakdown=breakdown(played.ranks, job.segments),
+        hidden=hidden(played.ranks, job.segments),
+        assumed=assumed,
+        detail=detail,
+        replay=lambda level: timeline(lowered, level),
+    )
+
+
+def causal_flop_per_sample(model: Model) -> float:
+    """Return forward + backward model FLOPs of one sample without the masked half of causal attention."""
+    layout = Layout(micro_batch=1, flash=True)
+    total = model.flop_per_sample()
+    for block, copies in model.blocks():
+        for op in block.ops:
+            for kernel in (*op.forward(layout), *op.backward(layout)):
+                if kernel.kind == KernelKind.ATTENTION and kernel.attention is not None and kernel.attention.causal:
+                    total -= copies * kernel.model_flop / 2
+    return total
+
+
+def _hardware_flop(ranks: Sequence[Rank], lowered: Lowered) -> float:
+    total = 0.0
+    for rank in ranks:
+        done = sum(segment.flop * count for segment, count in zip(lowered.job.segments, rank.counts, strict=True) if count)
+        total += done * rank.program.multiplicity
+    return total
+
+
+def _assumed(model: Model, cluster: Cluster, software: Software, plan: Plan) -> tuple[str, ...]:
+    idle = cluster.accelerators - plan.ranks
+    spare = (f"the other {idle} accelerators of the cluster are not counted",) if idle else ()
+    parts = (("model", model.assumed), ("cluster", cluster.assumed), ("software", software.assumed))
+    return spare + tuple(f"{name}: {field}" for name, fields in parts for field in fields)

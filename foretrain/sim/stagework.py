@@ -1,0 +1,106 @@
+"""Segments of one pipeline stage: forward and backward of its chunks, whole or unit by unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foretrain.sim.optimizer import optimizer_kernel
+from foretrain.sim.passes import BlockPass
+from foretrain.sim.placement import Span
+from foretrain.sim.program import COMPUTE, Instruction
+from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, merged
+from foretrain.sim.state import Unit
+
+if TYPE_CHECKING:
+    from foretrain.sim.lower import Context
+
+
+class StageWork:
+    """Makes and keeps the compute instructions of a stage."""
+
+    def __init__(self, context: Context, stage: int, span: Span, *, unfold_tensor: bool, replica: int) -> None:
+        self.context = context
+        self.stage = stage
+        self.state = context.states[stage]
+        self.passes = context.passes(span)
+        self.unfold_tensor = unfold_tensor
+        self.replica = replica
+        self._known: dict[tuple[str, int, int, int], tuple[Instruction, ...]] = {}
+
+    def forward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
+        """Return the forward pass of the units `first` to `last` (exclusive) of a chunk."""
+        return self._play("forward", chunk, first, last)
+
+    def backward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
+        """Return the backward pass of the units `first` to `last` (exclusive) of a chunk, last unit first."""
+        return self._play("backward", chunk, first, last)
+
+    def optimizer(self) -> tuple[Instruction, ...]:
+        """Return the optimizer step, and what the host adds once per step."""
+        context = self.context
+        kernel = optimizer_kernel(self.state, context.numbers, context.placement.recipe, context.software)
+        leg = self.passes.compute_leg(kernel)
+        leg = Leg(
+            name="optimizer", device_s=leg.device_s, lead_s=leg.lead_s, launch_s=leg.launch_s,
+            class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
+        )  # fmt: skip
+        step = self.passes.host_leg("step overhead", context.software.host.step_s)
+        return (Instruction(COMPUTE, self._segment("optimizer", (leg, step))),)
+
+    def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
+        units = self.state.units[chunk]
+        last = len(units) if last is None else last
+        key = (direction, chunk, first, last)
+        if key not in self._known:
+            self._known[key] = self._made(direction, chunk, units[first:last], whole=len(units) == last - first)
+        return self._known[key]
+
+    def _made(self, direction: str, chunk: int, units: tuple[Unit, ...], *, whole: bool) -> tuple[Instruction, ...]:
+        name = f"{direction} {chunk}" if len(self.state.units) > 1 else direction
+        if direction == "forward":
+            passes = [self.passes.forward(unit.block, layer=unit.layer) for unit in units]
+        else:
+            passes = [self.passes.backward(unit.block, layer=unit.layer) for unit in reversed(units)]
+        legs = [leg for each in passes for leg in each.legs]
+        overhead = self.context.software.host.microbatch_s / 2
+        if overhead and (whole or not units or units[0] is self.state.units[chunk][0]):
+            legs.append(self.passes.host_leg("schedule", overhead))
+        saved = sum(each.saved_bytes for each in passes)
+        peak = saved if direction == "forward" else _backward_peak(passes)
+        delta = saved if direction == "forward" else -saved
+        return self._instructions(name, tuple(legs), peak, delta)
+
+    def _instructions(self, name: str, legs: tuple[Leg, ...], peak: float, delta: float) -> tuple[Instruction, ...]:
+        if not self.unfold_tensor or self.context.placement.plan.tp == 1:
+            return (Instruction(COMPUTE, self._segment(name, legs, peak=peak, delta=delta)),)
+        return self._apart(name, legs, peak, delta)
+
+    def _apart(self, name: str, legs: tuple[Leg, ...], peak: float, delta: float) -> tuple[Instruction, ...]:
+        """Return a segment with its tensor-parallel collectives as instructions of their own, for members that are simulated apart."""
+        context = self.context
+        tp = context.placement.plan.tp
+        result: list[Instruction] = []
+        parts = merged(legs, name)
+        for number, leg in enumerate(parts):
+            first, final = number == 0, number == len(parts) - 1
+            issue = Leg(name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=leg.joules)
+            played = leg if leg.transfer is None else issue
+            result.append(
+                Instruction(COMPUTE, self._segment(leg.name, (played,), peak=peak if first else 0.0, delta=delta if final else 0.0))
+            )
+            if leg.transfer is not None and leg.transfer.total_s:
+                group = -1 - (self.replica * context.placement.plan.pp + self.stage)
+                result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2, flows=tp)
+        return tuple(result)
+
+    def _segment(self, name: str, legs: tuple[Leg, ...], peak: float = 0.0, delta: float = 0.0) -> Segment:
+        return self.context.book.add(name, legs, legs, peak_bytes=peak, delta_bytes=delta)
+
+
+def _backward_peak(passes: list[BlockPass]) -> float:
+    """Return the highest extra activation memory while units run backward: what one needs beyond what it had kept."""
+    freed = highest = 0.0
+    for each in passes:
+        highest = max(highest, each.peak_bytes - each.saved_bytes - freed)
+        freed += each.saved_bytes
+    return max(0.0, highest)

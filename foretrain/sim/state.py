@@ -1,0 +1,74 @@
+"""Parameters of a stage and the bytes of training state that one rank keeps for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretrain.models.model import Block
+from foretrain.sim.placement import Placement
+from foretrain.sim.precision import Numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Blocks whose parameters are gathered and reduced together: one layer, or the ends of the model."""
+
+    block: Block
+    layer: bool
+    parameters: float
+    """Held by one tensor-parallel rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageState:
+    """What one rank of a stage holds. Bytes per rank."""
+
+    units: tuple[tuple[Unit, ...], ...]
+    """Per model chunk, in forward order."""
+    parameters: float
+    parameter_bytes: float
+    gradient_bytes: float
+    optimizer_bytes: float
+    updated: float
+    """Parameters that this rank's optimizer updates."""
+
+
+def block_parameters(block: Block, tp: int) -> float:
+    """Return the parameters of a block that one tensor-parallel rank holds."""
+    return sum(op.parameters_per_rank(tp) for op in block.ops)
+
+
+def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageState:
+    """Return the units and the resident bytes of one rank of `stage`."""
+    plan = placement.plan
+    units = tuple(chunk_units(placement, stage, chunk) for chunk in range(plan.vpp))
+    parameters = sum(unit.parameters for chunk in units for unit in chunk)
+    if plan.pp == 1:
+        parameters -= placement.model.tied_parameters / plan.tp
+    state = numbers.state
+    everything = plan.shards if plan.zero == 3 else 1
+    updated = parameters / plan.shards
+    return StageState(
+        units=units,
+        parameters=parameters,
+        parameter_bytes=parameters * state.parameter_bytes / everything,
+        gradient_bytes=parameters * state.gradient_bytes / everything,
+        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
+        updated=updated,
+    )
+
+
+def chunk_units(placement: Placement, stage: int, chunk: int) -> tuple[Unit, ...]:
+    """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
+    plan, model = placement.plan, placement.model
+    index = chunk * plan.pp + stage
+    units = [_unit(block, plan.tp, layer=True) for block in placement.chunk_layers[index]]
+    if index == 0:
+        units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
+    if index == plan.pp * plan.vpp - 1:
+        units += [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+    return tuple(units)
+
+
+def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
+    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp))
