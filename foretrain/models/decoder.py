@@ -41,12 +41,11 @@ def layer_block(spec: Transformer) -> Block:
 
 def head_block(spec: Transformer) -> Block:
     """Return what comes after the last layer: final norm, logits over the vocabulary, loss."""
-    reductions = ("maximum", "target", "sum")
     steps: tuple[Step, ...] = (
         _norm("final_norm", spec),
         _boundary("logits.enter", "enter", spec),
         _logits(spec),
-        *(Boundary(name=f"loss.{what}", kind="loss", elements=spec.seq_len) for what in reductions),
+        Boundary(name="loss.reduce", kind="loss", elements=spec.seq_len),
         CrossEntropy(name="cross_entropy", tokens=spec.seq_len, vocab=spec.vocab, pad_to=spec.vocab_padded_to),
     )
     return Block(name="head", steps=steps, input_elements=spec.seq_len * spec.hidden)

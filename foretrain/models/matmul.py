@@ -68,13 +68,17 @@ class Linear(Op):
         return (self._product(self.name, Gemm(batch=1, m=rows, n=width, k=depth), layout),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the products for the gradient of the input and of the weight, and the sum over rows for the bias."""
+        """Return the sum over rows for the bias, then the products for the gradients of the input and of the weight.
+
+        The products come last because tensor-parallel collectives hide behind them: the gather of the input behind the first, the
+        reduction of its gradient behind the second.
+        """
         rows, width, depth = self._shape(layout)
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
         weight = self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout)
         if not self.bias:
             return data, weight
-        return data, weight, stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes)
+        return stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), data, weight
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, and of the output where `saves_output`."""

@@ -118,8 +118,8 @@ class Boundary:
 
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
-    `loss` is the vocabulary-parallel loss: one small all-reduce of `elements` fp32 numbers, forward only (a model has three of them:
-    maximum, target logit, sum of exponentials).
+    `loss` is the vocabulary-parallel loss: three small all-reduces of `elements` fp32 numbers each, forward only (maximum, target
+    logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.
     """
 

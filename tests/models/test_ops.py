@@ -23,7 +23,7 @@ CORE = CoreAttention(name="attention", tokens=16, heads=8, kv_heads=4, head_dim=
 def test_a_linear_is_three_products_and_a_bias_sum() -> None:
     """Forward, gradient of the input, gradient of the weight; 2·20·32·8 FLOPs each."""
     (forward,) = COLUMN.forward(ONE)
-    data, weight, bias = COLUMN.backward(ONE)
+    bias, data, weight = COLUMN.backward(ONE)
     assert forward.gemm == Gemm(batch=1, m=20, n=32, k=8)
     assert data.gemm == Gemm(batch=1, m=20, n=8, k=32)
     assert weight.gemm == Gemm(batch=1, m=32, n=8, k=20)
