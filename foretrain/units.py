@@ -31,6 +31,7 @@ _PLAIN: dict[str, tuple[str, _Dimension]] = {
     "1": ("1", _NONE), "%": ("0.01", _NONE), "k": ("1e3", _NONE), "M": ("1e6", _NONE), "G": ("1e9", _NONE), "T": ("1e12", _NONE),
     "min": ("60", (0, 1, 0, 0, 0, 0)), "h": ("3600", (0, 1, 0, 0, 0, 0)), "d": ("86400", (0, 1, 0, 0, 0, 0)),
 }  # fmt: skip
+_BASES = ("B", "s", "J", "FLOP", "USD", "g")
 _NUMBER = r"[+-]?(?:(?:nan|infinity|inf)\b|(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*(\S.*?)?\s*", re.IGNORECASE)
 
