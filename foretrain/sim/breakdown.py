@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from foretrain.sim.prediction import BREAKDOWN
 from foretrain.sim.rank import Rank
-from foretrain.sim.segment import BUBBLE, HOST, TENSOR, Segment
+from foretrain.sim.segment import BUBBLE, HOST, PIPELINE, TENSOR, Segment
 
 
 def rank_breakdown(rank: Rank, segments: Sequence[Segment]) -> dict[str, float]:
@@ -19,6 +19,7 @@ def rank_breakdown(rank: Rank, segments: Sequence[Segment]) -> dict[str, float]:
     for source in (rank.extra, rank.exposed):
         for name, value in source.items():
             seconds[name] += value
+    seconds[PIPELINE] += rank.messages_exposed_s
     seconds[BUBBLE] += rank.bubble_s
     seconds[HOST] += rank.host_wait_s
     return seconds
@@ -42,6 +43,7 @@ def hidden(ranks: Sequence[Rank], segments: Sequence[Segment]) -> dict[str, floa
         share = rank.program.multiplicity / weight
         inline = sum(segment.hidden_s * count for segment, count in zip(segments, rank.counts, strict=True) if count)
         total[TENSOR] = total.get(TENSOR, 0.0) + inline * share
+        total[PIPELINE] = total.get(PIPELINE, 0.0) + max(0.0, rank.messages_s - rank.messages_exposed_s) * share
         for name, value in rank.moved.items():
             total[name] = total.get(name, 0.0) + max(0.0, value - rank.exposed.get(name, 0.0)) * share
     return total

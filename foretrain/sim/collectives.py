@@ -26,7 +26,8 @@ class TransferCost:
     """One transfer, seen from one rank.
 
     `latency_s` is paid whatever else runs; `full_s` is the rest at full rate. `port_bytes_per_s` and `network_bytes_per_s` are
-    what one rank asks of its scale-up port and of its share of the NICs while it runs at full rate.
+    what one rank occupies of its scale-up port and of its node's NICs while it runs at full rate, protocol overhead included, so
+    that a transfer alone at its plateau occupies the whole link.
     """
 
     latency_s: float
@@ -56,11 +57,12 @@ def collective(kind: str, size_bytes: float, span: Span, cluster: Cluster, scale
     latency_s, rate = min(
         (option for option in options if option is not None), key=lambda option: option[0] + wire_bytes / option[1]
     )
-    crossing = 0.0 if span.domains == 1 else rate * _network_part(span)
+    up, out = cluster.node.scale_up, cluster.scale_out
+    crossing = 0.0 if span.domains == 1 else rate / span.per_domain / out.efficiency / scale
     return TransferCost(
         latency_s=latency_s,
         full_s=wire_bytes / rate,
-        port_bytes_per_s=rate if span.per_domain > 1 else 0.0,
+        port_bytes_per_s=min(up.bandwidth_bytes_per_s, rate / up.efficiency / scale) if span.per_domain > 1 else 0.0,
         network_bytes_per_s=crossing,
         wire_bytes=wire_bytes,
     )
@@ -70,22 +72,15 @@ def send(size_bytes: float, cluster: Cluster, *, crosses: bool, flows: int, scal
     """Return the cost of one point-to-point send when `flows` ranks of the node send at the same time."""
     if size_bytes <= 0.0:
         return NOTHING
-    up, out = cluster.node.scale_up, cluster.scale_out
+    up, out, node = cluster.node.scale_up, cluster.scale_out, cluster.node
     if not crosses:
-        rate = up.bandwidth_bytes_per_s * up.point_to_point_efficiency * scale
-        return TransferCost(
-            latency_s=up.step_latency_s, full_s=size_bytes / rate, port_bytes_per_s=rate, network_bytes_per_s=0.0, wire_bytes=size_bytes
-        )
-    node = cluster.node
-    rate = min(node.nic_bytes_per_s, node.network_bytes_per_s / flows) * out.point_to_point_efficiency * scale
+        port, network, tier = up.bandwidth_bytes_per_s, 0.0, up
+    else:
+        port, network, tier = 0.0, min(node.nic_bytes_per_s, node.network_bytes_per_s / flows), out
+    rate = (port or network) * tier.point_to_point_efficiency * scale
     return TransferCost(
-        latency_s=out.step_latency_s, full_s=size_bytes / rate, port_bytes_per_s=0.0, network_bytes_per_s=rate, wire_bytes=size_bytes
+        latency_s=tier.step_latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes
     )
-
-
-def _network_part(span: Span) -> float:
-    """Return the share of a rank's ring traffic that leaves its domain: one edge of every `per_domain`."""
-    return 1.0 / span.per_domain
 
 
 def _bandwidth(span: Span, cluster: Cluster, scale: float) -> float:

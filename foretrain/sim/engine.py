@@ -7,7 +7,9 @@ collectives run beside a rank, its segment is played leg by leg, at a rate that 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from simpy import Environment
@@ -16,8 +18,8 @@ from simpy.events import NORMAL, Event
 from foretrain.sim.groups import Groups, Meeting
 from foretrain.sim.links import Link, Network, Transfer
 from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, RESIZE, SEND, SEND_AND_WAIT, WAIT, ChannelSpec, CollectiveSpec, Job
-from foretrain.sim.rank import BLOCKED, COALESCED, DONE, IDLE, LEGS, Channel, Rank
-from foretrain.sim.segment import HOST, PIPELINE, TENSOR, Leg, Segment
+from foretrain.sim.rank import BLOCKED, COALESCED, DONE, IDLE, LEGS, Channel, Rank, links_between
+from foretrain.sim.segment import HOST, TENSOR, Leg, Segment
 
 TINY = 1e-15
 """Relative slack when a time that was scheduled is compared with the clock that it became."""
@@ -69,10 +71,15 @@ class Engine:
         self.watcher = watcher
         self.network = Network(self.env)
         self.ranks = [Rank(i, program, len(job.segments), len(job.streams)) for i, program in enumerate(job.programs)]
+        for rank in self.ranks:
+            rank.callbacks = [partial(self._woken, rank)]
         self._wire()
         self.channels = [self._channel(spec) for spec in job.channels]
         self.groups = Groups(self)
-        self.pacer = max(self.ranks, key=lambda rank: max((repeat.times for repeat in rank.program.repeats), default=0))
+        _, self.pacing_loop, pacer = max(
+            (repeat.times, loop, -rank.index) for rank in self.ranks for loop, repeat in enumerate(rank.program.repeats)
+        )
+        self.pacer = self.ranks[-pacer]
 
     def play(self) -> Played:
         """Play to the end and return what was used.
@@ -82,7 +89,7 @@ class Engine:
         """
         for rank in self.ranks:
             self._arm(rank, self.env.now)
-        self.env.run()
+        _run_without_collector(self.env)
         stuck = [rank.program.label for rank in self.ranks if rank.mode != DONE]
         if stuck:
             raise RuntimeError(f"deadlock: {', '.join(stuck[:5])} wait for messages or collectives that nobody starts")
@@ -111,12 +118,7 @@ class Engine:
         source, target = self.ranks[spec.source], self.ranks[spec.target]
         channel = Channel(source, target)
         channel.cost = spec.cost
-        channel.flows = spec.flows
-        if spec.cost.network_bytes_per_s:
-            demand = spec.cost.network_bytes_per_s * spec.flows
-            channel.links = ((source.network_out, demand), (target.network_in, demand))
-        else:
-            channel.links = ((source.port_out, spec.cost.port_bytes_per_s), (target.port_in, spec.cost.port_bytes_per_s))
+        channel.links = links_between(source, target, spec.cost)
         return channel
 
     # ── waking ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +129,7 @@ class Engine:
         if event is None or event.callbacks is not None:
             event = rank.event = Event(self.env)
             event._ok, event._value = True, None
-        event.callbacks = [lambda fired: self._woken(rank, fired)]
+        event.callbacks = rank.callbacks
         rank.wake_at = at
         delay = at - self.env._now
         self.env.schedule(event, NORMAL, delay if delay > 0.0 else 0.0)
@@ -186,7 +188,7 @@ class Engine:
             if not rank.body:
                 rank.repeats_left = 0
         rank.repeats_left -= 1
-        if rank is self.pacer and self.watcher is not None:
+        if rank is self.pacer and self.watcher is not None and rank.loop == self.pacing_loop:
             self.watcher.turn(self)
         return True
 
@@ -232,9 +234,7 @@ class Engine:
         transfer = self._send(rank, number, now)
         rank.mode = BLOCKED
         rank.waiting = transfer
-        taken = transfer.arrival - now
-        _add(rank.exposed, PIPELINE, taken)
-        _add(rank.moved, PIPELINE, taken)
+        rank.messages_exposed_s += transfer.arrival - now
         self._arm(rank, transfer.arrival)
 
     def _message_retimed(self, transfer: Transfer) -> None:
@@ -242,20 +242,18 @@ class Engine:
         if channel.waiter is not None and channel.queue and channel.queue[0] is transfer:
             self._arm(channel.waiter, transfer.arrival)
         if channel.source.mode == BLOCKED and channel.source.waiting is transfer:
-            late = transfer.arrival - channel.source.wake_at
-            _add(channel.source.exposed, PIPELINE, late)
-            _add(channel.source.moved, PIPELINE, late)
+            channel.source.messages_exposed_s += transfer.arrival - channel.source.wake_at
             self._arm(channel.source, transfer.arrival)
 
     def _receive(self, rank: Rank, number: int, now: float) -> bool:
         channel = self.channels[number]
         queue = channel.queue
-        if queue and queue[0].arrival - now <= TINY * now:
+        if queue and queue[0].end + queue[0].latency_s - now <= TINY * now:
             transfer = queue.popleft()
-            _add(rank.moved, PIPELINE, transfer.arrival - transfer.started)
+            rank.messages_s += transfer.end + transfer.latency_s - transfer.started
             if rank.mode == BLOCKED and rank.waiting is channel:
                 flying = min(now - rank.wait_since, now - transfer.started)
-                _add(rank.exposed, PIPELINE, flying)
+                rank.messages_exposed_s += flying
                 rank.bubble_s += now - rank.wait_since - flying
                 channel.waiter = None
             rank.mode = IDLE
@@ -286,16 +284,6 @@ class Engine:
             self.recorder.memory(rank, self.env._now)
 
     # ── collectives ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def collective_links(self, rank: Rank, spec: CollectiveSpec) -> tuple[tuple[Link, float], ...]:
-        """Return what one member's part of a collective asks of its links; a ring sends and receives alike."""
-        links = []
-        if spec.cost.port_bytes_per_s:
-            links += [(rank.port_out, spec.cost.port_bytes_per_s), (rank.port_in, spec.cost.port_bytes_per_s)]
-        if spec.cost.network_bytes_per_s:
-            demand = spec.cost.network_bytes_per_s * spec.flows
-            links += [(rank.network_out, demand), (rank.network_in, demand)]
-        return tuple(links)
 
     def collective_begins(self, rank: Rank) -> None:
         """Slow a rank's compute down: one more collective runs beside it."""
@@ -350,12 +338,7 @@ class Engine:
         self._arm(rank, max(now + rank.leg_left / rank.leg_rate, rank.leg_end))
 
     def _inline_transfer(self, rank: Rank, leg: Leg) -> None:
-        port = leg.transfer.port_bytes_per_s
-        links = [(rank.port_out, port), (rank.port_in, port)] if port else []
-        if leg.transfer.network_bytes_per_s:
-            demand = leg.transfer.network_bytes_per_s * self.groups.tensor_flows
-            links += [(rank.network_out, demand), (rank.network_in, demand)]
-        transfer = self.network.start(leg.transfer, tuple(links))
+        transfer = self.network.start(leg.transfer, links_between(rank, rank, leg.transfer))
         rank.waiting = transfer
         transfer.retimed = lambda moved: self._arm(rank, moved.arrival) if rank.waiting is moved else None
         self._arm(rank, transfer.arrival)
@@ -422,6 +405,17 @@ class Engine:
             return
         for name, seconds in leg.class_s.items():
             _add(rank.extra, name, rest * seconds / leg.device_s)
+
+
+def _run_without_collector(env: Environment) -> None:
+    """Run to the end; a play makes no garbage in cycles worth pausing for, and pauses cost a fifth of it."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        env.run()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _add(totals: dict[str, float], key: str, amount: float) -> None:

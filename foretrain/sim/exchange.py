@@ -30,7 +30,6 @@ class Exchange(ABC):
         self.work = work
         self.member = member
         self.classes = classes
-        self._flows = context.placement.stage_ranks_on_node(member.stage, member.replica.replica)
         self._cache: dict[tuple[str, int, bool], Instructions] = {}
         self._gathers: dict[tuple[int, int], Instruction] = {}
         """Waits for parameters that were gathered ahead, by chunk and first unit."""
@@ -77,7 +76,7 @@ class Exchange(ABC):
         if cost.total_s == 0.0:
             return None
         group = (self.member.stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
-        return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1, flows=self._flows)
+        return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1)
 
     def _reduction(self, name: str, parameters: float) -> list[tuple[Instruction, Instruction]]:
         """Return the collectives that reduce the gradients of `parameters` to where the optimizer needs them."""
@@ -105,8 +104,7 @@ class Exchange(ABC):
         size = placement.model.tied_parameters / plan.tp * self.context.numbers.state.reduce_bytes
         cost = self.context.cost("all_reduce", size, placement.tied_span(self.member.replica.replica))
         group = (self.member.replica.replica * plan.tp + self.member.tensor) * 1_000_003 + 1
-        flows = self._flows
-        return list(self.context.start("all-reduce tied embedding", DATA, cost, group=group, members=2, stream=2, flows=flows))
+        return list(self.context.start("all-reduce tied embedding", DATA, cost, group=group, members=2, stream=2))
 
 
 class Replicated(Exchange):

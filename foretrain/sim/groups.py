@@ -8,7 +8,7 @@ from simpy.events import NORMAL, Event
 
 from foretrain.sim.links import Transfer
 from foretrain.sim.program import CollectiveSpec
-from foretrain.sim.rank import Rank
+from foretrain.sim.rank import Rank, links_between
 
 if TYPE_CHECKING:
     from foretrain.sim.engine import Engine
@@ -33,7 +33,6 @@ class Groups:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.tensor_flows = 1
         self.running: list[Meeting] = []
         self._open: dict[int, Meeting] = {}
 
@@ -58,7 +57,7 @@ class Groups:
         meeting.started = engine.env.now
         self.running.append(meeting)
         for rank, spec in meeting.members:
-            transfer = engine.network.start(spec.cost, engine.collective_links(rank, spec))
+            transfer = engine.network.start(spec.cost, links_between(rank, rank, spec.cost))
             transfer.retimed = lambda _moved: self._time(meeting)
             meeting.transfers.append(transfer)
         for rank, _ in meeting.members:

@@ -55,6 +55,8 @@ class Context:
         self._passes: dict[Span, Passes] = {}
         self.work: dict[tuple[Span, int, int, int], StageWork] = {}
         self.slots = count()
+        self.played: dict[tuple[object, ...], tuple[Instruction, ...]] = {}
+        """Passes of units already made, by what they are made of: stages that run the same layers share their segments."""
 
     def passes(self, span: Span) -> Passes:
         """Return the priced passes for tensor-parallel groups that lie like `span`."""
@@ -67,11 +69,11 @@ class Context:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
 
-    def start(self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int, flows: int) -> tuple[Instruction, Instruction]:
+    def start(self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int) -> tuple[Instruction, Instruction]:
         """Register a collective and return the instructions that start it and wait for it."""
         slot = next(self.slots)
         self.collectives.append(
-            CollectiveSpec(name=name, kind=kind, cost=cost, group=group, members=members, stream=stream, slot=slot, flows=flows)
+            CollectiveSpec(name=name, kind=kind, cost=cost, group=group, members=members, stream=stream, slot=slot)
         )
         return Instruction(ISSUE, len(self.collectives) - 1), Instruction(WAIT, slot)
 
@@ -134,10 +136,10 @@ def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, i
                 stage, next_chunk = following % plan.pp, following // plan.pp
                 target = number[member.replica.replica, stage, member.tensor]
                 crosses = placement.domain(member.stage, member.replica.replica) != placement.domain(stage, member.replica.replica)
-                flows = placement.stage_ranks_on_node(member.stage, member.replica.replica)
+                flows = placement.flows(member.stage, member.replica)
                 if (crosses, flows) not in costs:
                     costs[crosses, flows] = _message(context, member, crosses=crosses, flows=flows)
-                context.channels.append(ChannelSpec(source=index, target=target, cost=costs[crosses, flows], flows=flows))
+                context.channels.append(ChannelSpec(source=index, target=target, cost=costs[crosses, flows]))
                 out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
     for index in range(len(members)):
         for kind in (FORWARD, BACKWARD):
@@ -184,6 +186,7 @@ def _program(
         replica=member.replica.replica,
         multiplicity=member.replica.multiplicity * folded,
         node=placement.node(member.stage, member.replica.replica),
+        flows=placement.flows(member.stage, member.replica),
         label=_label(plan.pp, placement, member),
         repeats=repeats,
     )
@@ -203,17 +206,23 @@ def _expanded(
 ) -> list[Repeat]:
     """Return an order as instructions; iterations that hold a first forward or a last backward stand apart."""
     seen: dict[Action, int] = {}
+    known: dict[tuple[Action, bool], list[Instruction]] = {}
     result: list[Repeat] = []
+
+    def passed(action: Action, *, special: bool) -> list[Instruction]:
+        receive, to = channels[index, action.kind, action.chunk]
+        if action.kind == FORWARD:
+            return exchange.forward(action.chunk, first=special, receive=receive, to=to)
+        return exchange.backward(action.chunk, last=special, receive=receive, to=to)
 
     def body(actions: tuple[Action, ...]) -> tuple[Instruction, ...]:
         instructions: list[Instruction] = []
         for action in actions:
             done = seen[action] = seen.get(action, 0) + 1
-            receive, to = channels[index, action.kind, action.chunk]
-            if action.kind == FORWARD:
-                instructions += exchange.forward(action.chunk, first=done == 1, receive=receive, to=to)
-            else:
-                instructions += exchange.backward(action.chunk, last=done == microbatches, receive=receive, to=to)
+            special = done == (1 if action.kind == FORWARD else microbatches)
+            if (action, special) not in known:
+                known[action, special] = passed(action, special=special)
+            instructions += known[action, special]
         return tuple(instructions)
 
     for run in order:

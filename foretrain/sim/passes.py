@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Step
@@ -83,7 +83,9 @@ class Passes:
             joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,
         )  # fmt: skip
         slowed = self.slowed_leg(hidden)
-        return (*slowed, blocking(leg)) if self.pricer.software.host.blocking else (*slowed, leg)
+        if not self.pricer.software.host.blocking:
+            return (*slowed, leg)
+        return (*slowed, self.host_leg("launch", launch), replace(leg, lead_s=rest, launch_s=0.0))
 
     def slowed_leg(self, hidden_s: float) -> tuple[Leg, ...]:
         """Return what compute loses to a collective that runs beside it for `hidden_s`."""

@@ -6,6 +6,7 @@ Ranks are numbered as Megatron-LM numbers them: tensor parallel fastest, then da
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from foretrain.errors import PlanError
@@ -31,10 +32,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaClass:
-    """Data-parallel replicas that are placed alike: a representative and how many it stands for."""
+    """Data-parallel replicas that are placed alike, the first of which is simulated."""
 
-    replica: int
-    multiplicity: int
+    members: Sequence[int]
+
+    @property
+    def replica(self) -> int:
+        """The replica that is simulated."""
+        return self.members[0]
+
+    @property
+    def multiplicity(self) -> int:
+        """Replicas that it stands for."""
+        return len(self.members)
 
 
 def span(cluster: Cluster, *, start: int, stride: int, ranks: int, occupied: int) -> Span:
@@ -73,10 +83,19 @@ class Placement:
         """Return the scale-up domain of the first tensor rank of a coordinate."""
         return self.rank(stage, replica) // self.cluster.node.scale_up.domain
 
-    def stage_ranks_on_node(self, stage: int, replica: int) -> int:
-        """Return how many ranks of `stage` share the node of one of its replicas."""
+    def flows(self, stage: int, replicas: ReplicaClass) -> int:
+        """Return how many ranks on one node a simulated rank stands for: they do the same, so they share the node's NICs."""
         size = self.cluster.node.accelerators
-        node = self.node(stage, replica)
+        home = self.node(stage, replicas.replica)
+        if "tp" in self.plan.unfold:
+            together = sum(self.node(stage, replica) == home for replica in replicas.members) if len(self.classes) > 1 else 0
+            return together or max(1, self._stage_ranks(stage, home) // self.plan.tp)
+        if len(self.classes) == 1:
+            return self._stage_ranks(stage, home)
+        return min(size, self.plan.tp * sum(self.node(stage, replica) == home for replica in replicas.members))
+
+    def _stage_ranks(self, stage: int, node: int) -> int:
+        size = self.cluster.node.accelerators
         first, last = self.rank(stage, 0), self.rank(stage + 1, 0)
         return max(1, min(last, (node + 1) * size) - max(first, node * size))
 
@@ -193,16 +212,16 @@ def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
 def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
     """Group the data-parallel replicas by where their groups and sends cross a scale-up domain."""
     if "dp" in plan.unfold:
-        return tuple(ReplicaClass(replica=replica, multiplicity=1) for replica in range(plan.dp))
+        return tuple(ReplicaClass(members=(replica,)) for replica in range(plan.dp))
     domain, tp = cluster.node.scale_up.domain, plan.tp
     aligned = domain % tp == 0 or tp % domain == 0
     block = plan.dp * tp
     if aligned and (plan.pp == 1 or block % domain == 0 or domain % block == 0):
-        return (ReplicaClass(replica=0, multiplicity=plan.dp),)
+        return (ReplicaClass(members=range(plan.dp)),)
     found: dict[tuple[int, ...], list[int]] = {}
     for replica in range(plan.dp):
         firsts = [(stage * plan.dp + replica) * tp for stage in range(plan.pp)]
         homes = [first // domain for first in firsts]
         reach = [(first + tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
         found.setdefault((*reach, *(int(a != b) for a, b in zip(homes, homes[1:], strict=False))), []).append(replica)
-    return tuple(ReplicaClass(replica=members[0], multiplicity=len(members)) for members in found.values())
+    return tuple(ReplicaClass(members=tuple(members)) for members in found.values())

@@ -34,8 +34,6 @@ class ChannelSpec:
     source: int
     target: int
     cost: TransferCost
-    flows: int
-    """Ranks of the node that send alongside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,6 @@ class CollectiveSpec:
     members: int
     stream: int
     slot: int
-    flows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +58,8 @@ class Program:
     replica: int
     multiplicity: int
     node: int
+    flows: int
+    """Ranks on that node that it stands for."""
     label: str
     repeats: tuple[Repeat, ...]
 

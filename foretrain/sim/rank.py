@@ -10,6 +10,7 @@ from simpy.events import Event
 from foretrain.sim.program import Instruction, Program
 
 if TYPE_CHECKING:
+    from foretrain.sim.collectives import TransferCost
     from foretrain.sim.links import Link, Transfer
     from foretrain.sim.segment import Leg, Segment
 
@@ -20,7 +21,7 @@ IDLE, COALESCED, LEGS, BLOCKED, DONE = range(5)
 class Channel:
     """Messages under way from one rank to another, in order; `waiter` is the receiver when it is there first."""
 
-    __slots__ = ("cost", "flows", "links", "queue", "source", "target", "waiter")
+    __slots__ = ("cost", "links", "queue", "source", "target", "waiter")
 
     def __init__(self, source: Rank, target: Rank) -> None:
         self.source = source
@@ -34,7 +35,7 @@ class Rank:
 
     __slots__ = (
         "active", "bubble_s", "body", "counts", "done_s", "event", "exposed", "extra", "finished", "host", "host_wait_s",
-        "index", "leg", "leg_end", "leg_left", "leg_rate", "leg_since", "leg_start", "legs", "link_bytes", "loop", "memory", "mode",
+        "callbacks", "index", "leg", "leg_end", "leg_left", "leg_rate", "leg_since", "leg_start", "legs", "link_bytes", "loop", "memory", "messages_exposed_s", "messages_s", "mode",
         "moved", "network_bytes", "pending", "pc", "peak", "peak_activations", "peak_buffers", "activations", "buffers",
         "port_in", "port_out", "network_in", "network_out", "program", "repeats_left", "segment", "segment_start", "streams",
         "wait_since", "wake_at", "waiting",
@@ -71,6 +72,9 @@ class Rank:
         self.moved: dict[str, float] = {}
         """Seconds that collectives and messages took, by class, hidden or not."""
         self.bubble_s = self.host_wait_s = self.done_s = 0.0
+        self.messages_s = self.messages_exposed_s = 0.0
+        """Seconds of point-to-point messages that this rank received, and those that it waited for (sent ones included)."""
+        self.callbacks: list[object] = []
         self.link_bytes = 0.0
         self.network_bytes = 0.0
         self.memory = 0.0
@@ -80,3 +84,10 @@ class Rank:
         self.port_out: Link
         self.network_in: Link
         self.network_out: Link
+
+
+def links_between(source: Rank, target: Rank, cost: TransferCost) -> tuple[tuple[Link, float], ...]:
+    """Return what a transfer occupies of each link; a member of a ring sends and receives alike (source = target)."""
+    port, network = cost.port_bytes_per_s, cost.network_bytes_per_s * source.program.flows
+    ports = ((source.port_out, port), (target.port_in, port)) if port else ()
+    return (*ports, (source.network_out, network), (target.network_in, network)) if network else ports

@@ -25,7 +25,6 @@ class StageWork:
         self.passes = context.passes(span)
         self.unfold_tensor = unfold_tensor
         self.replica = replica
-        self._known: dict[tuple[str, int, int, int], tuple[Instruction, ...]] = {}
 
     def forward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
         """Return the forward pass of the units `first` to `last` (exclusive) of a chunk."""
@@ -48,14 +47,16 @@ class StageWork:
         return (Instruction(COMPUTE, self._segment("optimizer", (leg, step))),)
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
-        units = self.state.units[chunk]
-        last = len(units) if last is None else last
-        key = (direction, chunk, first, last)
-        if key not in self._known:
-            self._known[key] = self._made(direction, chunk, units[first:last], whole=len(units) == last - first)
-        return self._known[key]
+        units = self.state.units[chunk][first:last]
+        made_of = tuple((id(unit.block), unit.layer) for unit in units)
+        apart = (self.stage, self.replica, id(self)) if self.unfold_tensor else None
+        key = (id(self.passes), direction, chunk, first == 0, made_of, apart)
+        known = self.context.played
+        if key not in known:
+            known[key] = self._made(direction, chunk, units, opens=first == 0)
+        return known[key]
 
-    def _made(self, direction: str, chunk: int, units: tuple[Unit, ...], *, whole: bool) -> tuple[Instruction, ...]:
+    def _made(self, direction: str, chunk: int, units: tuple[Unit, ...], *, opens: bool) -> tuple[Instruction, ...]:
         name = f"{direction} {chunk}" if len(self.state.units) > 1 else direction
         if direction == "forward":
             passes = [self.passes.forward(unit.block, layer=unit.layer) for unit in units]
@@ -63,7 +64,7 @@ class StageWork:
             passes = [self.passes.backward(unit.block, layer=unit.layer) for unit in reversed(units)]
         legs = [leg for each in passes for leg in each.legs]
         overhead = self.context.software.host.microbatch_s / 2
-        if overhead and (whole or not units or units[0] is self.state.units[chunk][0]):
+        if overhead and opens:
             legs.append(self.passes.host_leg("schedule", overhead))
         saved = sum(each.saved_bytes for each in passes)
         peak = saved if direction == "forward" else _backward_peak(passes)
@@ -90,7 +91,7 @@ class StageWork:
             )
             if leg.transfer is not None and leg.transfer.total_s:
                 group = -1 - (self.replica * context.placement.plan.pp + self.stage)
-                result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2, flows=tp)
+                result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2)
         return tuple(result)
 
     def _segment(self, name: str, legs: tuple[Leg, ...], peak: float = 0.0, delta: float = 0.0) -> Segment:

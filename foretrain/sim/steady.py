@@ -66,12 +66,13 @@ class SteadyState:
         self.looks += 1
         event = Event(engine.env)
         event._ok, event._value = True, None
-        event.callbacks = [lambda _fired: self._look(engine)]
+        turned = engine.env.now
+        event.callbacks = [lambda _fired: self._look(engine, turned)]
         engine.env.schedule(event, NORMAL, engine.env.now * SETTLE)
 
-    def _look(self, engine: Engine) -> None:
+    def _look(self, engine: Engine, turned: float) -> None:
         """Compare the state with earlier ones, and jump if it has been here before."""
-        state = _state(engine)
+        state = _state(engine, turned)
         if state is None:
             return
         for earlier in reversed(self.past):
@@ -95,9 +96,8 @@ class SteadyState:
         self.past.clear()
 
 
-def _state(engine: Engine) -> State | None:
-    """Return the state relative to now; None while a rank is done or transfers share a link, where no jump is tried."""
-    now = engine.env.now
+def _state(engine: Engine, now: float) -> State | None:
+    """Return the state relative to the turn at `now`; None while a rank is done or transfers share a link, where no jump is tried."""
     positions: list[object] = []
     times: list[float] = []
     for rank in engine.ranks:
@@ -138,7 +138,7 @@ def _agree(earlier: State, state: State) -> bool:
     return all(abs(a - b) <= slack for a, b in zip(earlier.times, state.times, strict=True))
 
 
-_FLOATS = ("bubble_s", "host_wait_s", "link_bytes", "activations", "buffers")
+_FLOATS = ("bubble_s", "host_wait_s", "messages_s", "messages_exposed_s", "link_bytes", "activations", "buffers")
 _MAPS = ("extra", "exposed", "moved")
 
 
