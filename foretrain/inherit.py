@@ -67,19 +67,21 @@ def read_tree(kind: Kind, path: Path) -> Tree:
 
 
 def _read(kind: Kind, path: Path, trail: tuple[Path, ...]) -> Tree:
-    if path in trail:
-        names = " -> ".join(step.name for step in (*trail[trail.index(path) :], path))
+    here = path.resolve()
+    if here in trail:
+        names = " -> ".join(step.name for step in (*trail[trail.index(here) :], here))
         raise ProfileError(f"{path}: inherits itself ({names}); take one base out of the circle")
     # A library file is part of the package and does not change; a user's own may between two calls.
-    return _read_library(kind, path) if kind.shelf.holds(path) and not trail else _read_file(kind, path, trail)
+    return read_library(kind, path) if kind.shelf.holds(path) and not trail else _read_file(kind, path, trail)
 
 
 def _read_file(kind: Kind, path: Path, trail: tuple[Path, ...]) -> Tree:
-    return _expand(kind, read_mapping(path), _Place(file=path, trail=(*trail, path), sources={}))
+    return _expand(kind, read_mapping(path), _Place(file=path, trail=(*trail, path.resolve()), sources={}))
 
 
 @functools.cache
-def _read_library(kind: Kind, path: Path) -> Tree:
+def read_library(kind: Kind, path: Path) -> Tree:
+    """Return the profile in a library file, read once."""
     return _read_file(kind, path, ())
 
 
@@ -99,6 +101,8 @@ class _Place:
             path = kind.shelf.find(name, self.file)
         except UnknownNameError as error:
             raise ProfileError(f"{self.file}: {error}") from None
+        if not path.is_file():
+            raise ProfileError(f"{self.file}: refers to {name!r}, but there is no file {path}")
         return _read(kind, path, self.trail)
 
 

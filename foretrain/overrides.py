@@ -62,7 +62,8 @@ def _set(at: Any, keys: list[str], spot: _Spot, value: str) -> Any:
     if isinstance(at, Mapping):
         _known(key, list(at), spot)
         return {**at, key: _set(at[key], rest, _Spot(above, spot.field, typing.get_args(spot.kind)[-1]), value)}
-    raise UsageError(f"--set {'.'.join((*spot.above, *keys))}: {spot.path} is a value, not a group of fields; leave out '.{'.'.join(keys)}'")
+    below = ".".join(keys)
+    raise UsageError(f"--set {spot.path}.{below}: {spot.path} is a value, not a group of fields; leave out '.{below}'")
 
 
 def _known(key: str, known: list[str], spot: _Spot) -> None:

@@ -109,7 +109,7 @@ _EXTRA: Callable[[dict[str, Any], type[BaseModel]], None] = _describe
 class Strict(BaseModel):
     """A mapping of a profile: unknown keys are faults, and keys are field names without their unit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=key_of, json_schema_extra=_EXTRA)  # type: ignore[typeddict-item]
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=key_of, json_schema_extra=_EXTRA)
 
 
 class Source(Strict):

@@ -6,7 +6,6 @@ another (`base: dgx-h100`). What is wrong with a file is reported at once, in on
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +13,14 @@ from foretrain.errors import ProfileError, UnknownNameError, nearest
 from foretrain.fields import read_count
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.hardware.cluster import Cluster
+from foretrain.hardware.kinds import ACCELERATOR, CLUSTER, NODE
 from foretrain.hardware.node import Node
-from foretrain.inherit import Kind, Tree, read_tree
-from foretrain.library import Shelf, looks_like_path
+from foretrain.inherit import Kind
+from foretrain.library import looks_like_path
 from foretrain.yamlfile import read_mapping
 
 if TYPE_CHECKING:
     from foretrain.provenance import Provenance
-
-_LIBRARY = Path(__file__).parent / "library"
-FABRIC = Kind(Shelf("fabric", _LIBRARY / "fabrics"))
-FACILITY = Kind(Shelf("facility", _LIBRARY / "facilities"))
-ACCELERATOR = Kind(Shelf("accelerator", _LIBRARY / "accelerators"))
-NODE = Kind(Shelf("node", _LIBRARY / "nodes"), {"accelerator": ACCELERATOR, "scale_up": FABRIC, "scale_out": FABRIC, "facility": FACILITY})
-CLUSTER = Kind(Shelf("cluster", _LIBRARY / "clusters"), {"node": NODE, "scale_out": FABRIC, "facility": FACILITY})
-_KINDS = {"accelerator": ACCELERATOR, "node": NODE, "cluster": CLUSTER, "fabric": FABRIC, "facility": FACILITY}
 
 
 def list_accelerators() -> tuple[str, ...]:
@@ -54,13 +46,17 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
         ProfileError: where the file is wrong, with every fault in `faults`.
     """
     path = ACCELERATOR.shelf.find(str(name_or_path))
-    return _library_accelerator(path) if ACCELERATOR.shelf.holds(path) else _accelerator(path)
+    from foretrain.hardware import read  # noqa: PLC0415  # brings pydantic; `import foretrain` stays light
+
+    return read.accelerator(path)
 
 
 def load_node(name_or_path: str | Path) -> Node:
     """Return a node by library name or from a file; raises as `load_accelerator` does."""
     path = NODE.shelf.find(str(name_or_path))
-    return _library_node(path) if NODE.shelf.holds(path) else _node(path)
+    from foretrain.hardware import read  # noqa: PLC0415  # brings pydantic
+
+    return read.node(path)
 
 
 def load_cluster(spec: str | Path) -> Cluster:
@@ -75,23 +71,23 @@ def load_cluster(spec: str | Path) -> Cluster:
     path, kind = _find_cluster(name)
     if kind is NODE and nodes is None:
         raise ProfileError(f"{name} is a node; say how many of them make the cluster, for example '{name}:16'")
-    return _library_cluster(path, kind, nodes) if kind.shelf.holds(path) else _cluster(path, kind, nodes)
+    from foretrain.hardware import read  # noqa: PLC0415  # brings pydantic
+
+    return read.cluster(path, kind, nodes)
 
 
 def json_schema(kind: str) -> dict[str, Any]:
     """Return the JSON schema of a profile of `kind`, one of accelerator, node, cluster, fabric and facility."""
-    from foretrain.jsonschema import schema_of
+    from foretrain.hardware import read  # noqa: PLC0415  # brings pydantic
 
-    return schema_of(_model(kind))
+    return read.json_schema(kind)
 
 
 def provenance(kind: str, name_or_path: str | Path) -> tuple[Provenance, ...]:
     """Return every figure of a profile of `kind` with the text it was read from and its source."""
-    from foretrain.provenance import provenance as figures
+    from foretrain.hardware import read  # noqa: PLC0415  # brings pydantic
 
-    path = _KINDS[kind].shelf.find(str(name_or_path))
-    tree, file = _validated(kind, path)
-    return figures(tree.data, file)
+    return read.figures(kind, str(name_or_path))
 
 
 def _split(spec: str) -> tuple[str, str | None]:
@@ -116,7 +112,8 @@ def _find_cluster(name: str) -> tuple[Path, Kind]:
             return kind.shelf.find(name), kind
     known = (*list_clusters(), *list_nodes())
     raise UnknownNameError(
-        f"no cluster or node is called {name!r}{nearest(name, known)} (foretrain list shows all; a path such as ./mine.yaml is read as a file)"
+        f"no cluster or node is called {name!r}{nearest(name, known)}"
+        " (foretrain list shows all; a path such as ./mine.yaml is read as a file)"
     )
 
 
@@ -131,55 +128,3 @@ def _kind_of_file(path: Path) -> Kind:
             break
         path = CLUSTER.shelf.find(base, path)
     return NODE
-
-
-def _model(kind: str) -> Any:
-    from foretrain.hardware import schema
-
-    models = {
-        "accelerator": schema.AcceleratorFile,
-        "node": schema.NodeFile,
-        "cluster": schema.ClusterFile,
-        "fabric": schema.FabricFile,
-        "facility": schema.FacilityFile,
-    }
-    if kind not in models:
-        raise UnknownNameError(f"no kind of hardware profile is called {kind!r}; use one of {', '.join(models)}")
-    return models[kind]
-
-
-def _validated(kind: str, path: Path) -> tuple[Tree, Any]:
-    from foretrain.faults import validate
-
-    tree = read_tree(_KINDS[kind], path)
-    return tree, validate(_model(kind), tree, path)
-
-
-def _accelerator(path: Path) -> Accelerator:
-    from foretrain.hardware import build
-
-    tree, file = _validated("accelerator", path)
-    return build.accelerator(file, tree.data, path.stem)
-
-
-def _node(path: Path) -> Node:
-    from foretrain.hardware import build
-
-    tree, file = _validated("node", path)
-    return build.node(file, tree.data, path.stem)
-
-
-def _cluster(path: Path, kind: Kind, nodes: int | None) -> Cluster:
-    from foretrain.hardware import build
-
-    tree, file = _validated(kind.shelf.what, path)
-    if kind is NODE:
-        assert nodes is not None  # noqa: S101  # load_cluster has asked for it
-        return build.cluster_of(f"{path.stem}:{nodes}", file, nodes, tree.data, path.stem)
-    chosen = file if nodes is None else file.model_copy(update={"nodes": nodes, "name": f"{path.stem}:{nodes}"})
-    return build.cluster(chosen, tree.data, path.stem)
-
-
-_library_accelerator = functools.cache(_accelerator)
-_library_node = functools.cache(_node)
-_library_cluster = functools.cache(_cluster)

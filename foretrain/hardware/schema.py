@@ -73,7 +73,7 @@ class AcceleratorFile(ProfileFile):
     cache_bytes: Number
     compute_units: Count
     matmul: MatmulFile
-    attention: dict[KernelName, AttentionFile] = {}  # type: ignore[valid-type]
+    attention: dict[KernelName, AttentionFile] = Field(default_factory=dict)  # type: ignore[valid-type]
     kernel_floor_s: Number
     overlap_loss: Number
     host_bytes_per_s: Number = Field(alias="host_bandwidth")

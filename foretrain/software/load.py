@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretrain.errors import UnknownNameError
 from foretrain.inherit import Kind, Tree, read_tree
 from foretrain.library import Shelf
 from foretrain.software.profile import HostCost, Overlap, Software, TrainingState
@@ -34,9 +35,8 @@ def load_software(name_or_path: str | Path) -> Software:
 
 def json_schema(kind: str = "software") -> dict[str, Any]:
     """Return the JSON schema of a software profile."""
-    from foretrain.errors import UnknownNameError
-    from foretrain.jsonschema import schema_of
-    from foretrain.software.schema import SoftwareFile
+    from foretrain.jsonschema import schema_of  # noqa: PLC0415  # brings pydantic
+    from foretrain.software.schema import SoftwareFile  # noqa: PLC0415  # brings pydantic
 
     if kind != "software":
         raise UnknownNameError(f"no kind of software profile is called {kind!r}; use 'software'")
@@ -45,22 +45,22 @@ def json_schema(kind: str = "software") -> dict[str, Any]:
 
 def provenance(name_or_path: str | Path) -> tuple[Provenance, ...]:
     """Return every figure of a software profile with the text it was read from and its source."""
-    from foretrain.provenance import provenance as figures
+    from foretrain.provenance import provenance as figures  # noqa: PLC0415  # brings pydantic
 
     tree, file = _validated(SOFTWARE.shelf.find(str(name_or_path)))
     return figures(tree.data, file)
 
 
 def _validated(path: Path) -> tuple[Tree, Any]:
-    from foretrain.faults import validate
-    from foretrain.software.schema import SoftwareFile
+    from foretrain.faults import validate  # noqa: PLC0415  # brings pydantic
+    from foretrain.software.schema import SoftwareFile  # noqa: PLC0415  # brings pydantic
 
     tree = read_tree(SOFTWARE, path)
     return tree, validate(SoftwareFile, tree, path)
 
 
 def _software(path: Path) -> Software:
-    from foretrain.provenance import assumed
+    from foretrain.provenance import assumed  # noqa: PLC0415  # brings pydantic
 
     tree, file = _validated(path)
     return Software(
