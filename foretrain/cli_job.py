@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from foretrain.cli_options import JobOptions, LayoutOptions
 from foretrain.errors import UsageError, nearest
@@ -28,6 +29,7 @@ TOKENS_PER_STEP = 2**22
 """Batch that is assumed where none is given, in tokens: what large language models were trained with."""
 
 Settings = Mapping[str, Mapping[str, str]]
+Profile = TypeVar("Profile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ def read_job(options: JobOptions, layout: LayoutOptions, *, dp: int | None, unfo
         ForetrainError: where a name, a file, a value or the layout is wrong.
     """
     settings = read_settings(options.settings)
-    model, cluster = read_model(options, settings), apply_overrides(load_cluster(options.cluster), settings["cluster"])
+    model, cluster = read_model(options, settings), changed(load_cluster(options.cluster), settings, "cluster")
     plan = read_plan(layout, settings)
     if dp is not None:
         plan = replace(plan, dp=dp)
@@ -75,10 +77,18 @@ def read_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
     return found
 
 
+def changed(profile: Profile, settings: Settings, root: str) -> Profile:
+    """Return `profile` with the settings of its root applied; an error names the path as the user wrote it."""
+    try:
+        return apply_overrides(profile, settings[root])
+    except UsageError as error:
+        raise UsageError(str(error).replace("--set ", f"--set {root}.", 1)) from None
+
+
 def read_model(options: JobOptions, settings: Settings) -> Model:
     """Return the model at the sequence length of the options, with its dimensions overridden."""
-    changed = settings["model"]
-    model = build(apply_overrides(load_transformer(options.model), changed)) if changed else load_model(options.model)
+    own = not settings["model"]
+    model = load_model(options.model) if own else build(changed(load_transformer(options.model), settings, "model"))
     length = settings["recipe"].get("seq_len") or options.seq_len
     if length is None:
         return model
@@ -91,7 +101,7 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
         tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
         micro_batch=layout.micro_batch, recompute=layout.recompute,
     )  # fmt: skip
-    plan = apply_overrides(plan, {path: value for path, value in settings["plan"].items() if path != "schedule"})
+    plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
     name = settings["plan"].get("schedule", layout.schedule)
     if name is not None:
         return replace(plan, schedule=schedule_by_name(name))
@@ -108,17 +118,17 @@ def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Pla
     recipe = Recipe(
         global_batch=1 if batch is None else batch, seq_len=options.seq_len, precision=options.precision, optimizer=options.optimizer
     )
-    return apply_overrides(recipe, settings["recipe"]), assumed
+    return changed(recipe, settings, "recipe"), assumed
 
 
 def read_software(options: JobOptions, settings: Settings) -> tuple[Software, tuple[str, ...]]:
     """Return the software, and what was assumed of it: which, where nobody said."""
-    software = apply_overrides(load_software(options.software or DEFAULT_SOFTWARE), settings["software"])
+    software = changed(load_software(options.software or DEFAULT_SOFTWARE), settings, "software")
     return software, () if options.software else (f"software {software.name} (--software)",)
 
 
 def _checked_length(options: JobOptions, settings: Settings, model: Model) -> int:
     """Return the sequence length that a recipe accepts: `--set recipe.seq_len` over `--seq-len`."""
     wanted = {path: value for path, value in settings["recipe"].items() if path == "seq_len"}
-    recipe = apply_overrides(Recipe(global_batch=1, seq_len=options.seq_len), wanted)
+    recipe = changed(Recipe(global_batch=1, seq_len=options.seq_len), {"recipe": wanted}, "recipe")
     return recipe.seq_len or model.seq_len

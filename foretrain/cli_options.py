@@ -15,7 +15,7 @@ import typer
 class JobOptions:
     """What is trained, on which machine, with which software."""
 
-    model: Annotated[str, typer.Option(help="Library name, config.json or profile.yaml.", metavar="NAME|FILE")]
+    model: Annotated[str, typer.Option(help="Library name, or a profile.", metavar="NAME|FILE")]
     cluster: Annotated[str, typer.Option(help="Library name with a node count, or a profile.", metavar="NAME:NODES|FILE")]
     software: Annotated[str | None, typer.Option(help="Framework, by library name or file.", metavar="NAME|FILE")] = None
     global_batch: Annotated[int | None, typer.Option(help="Samples (sequences) per step. [assumed: about 4 M tokens]")] = None

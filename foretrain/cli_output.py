@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +84,14 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     right = [all(_numeric(row[i]) for row in rows[1:]) and len(rows) > 1 for i in range(len(widths))]
     cells = [[cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)] for row in rows]
     return "\n".join((indent + "  ".join(row)).rstrip() for row in cells)
+
+
+def cut(text: str) -> str:
+    """Return `text` with its lines cut to the width of the terminal; whole in a pipe."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in text.splitlines())
 
 
 def _numeric(cell: str) -> bool:

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from foretrain.charts.scaling import left_out, row, save_scaling
 from foretrain.charts.words import count, money, plan_words
-from foretrain.cli_job import Job, read_model, read_plan, read_recipe, read_settings, read_software
+from foretrain.cli_job import Job, changed, read_model, read_plan, read_recipe, read_settings, read_software
 from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions
 from foretrain.cli_output import columns, ready_folder, say, say_json
 from foretrain.errors import UsageError
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
-from foretrain.overrides import apply_overrides
 from foretrain.sim.fill import fill
 from foretrain.sim.sweep import ScalingPoint, efficiency, scaling
 from foretrain.units import parse, show
@@ -26,7 +25,7 @@ def run_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions
     settings = read_settings(options.settings)
 
     def cluster_at(count: int) -> Cluster:
-        return apply_overrides(load_cluster(f"{options.cluster.partition(':')[0]}:{count}"), settings["cluster"])
+        return changed(load_cluster(f"{_name(options)}:{count}"), settings, "cluster")
 
     job = _largest_job(options, layout, settings, cluster_at(nodes[-1]))
     points = scaling(job.model, cluster_at, job.plan, job.recipe, nodes, only.mode, software=job.software, seed=options.seed)
@@ -68,10 +67,16 @@ def _largest_job(options: JobOptions, layout: LayoutOptions, settings: dict[str,
     )
 
 
+def _name(options: JobOptions) -> str:
+    """Return the node or cluster without a count, which `--nodes` gives here."""
+    name, colon, nodes = options.cluster.rpartition(":")
+    return name if colon and nodes.isdecimal() else options.cluster
+
+
 def _title(options: JobOptions, job: Job) -> str:
     plan = plan_words(job.plan).partition(", ")[2]
     batch = f"batch {job.recipe.global_batch:,} × {job.model.seq_len:,} tokens (weak: at the fewest nodes)"
-    return f"{job.model.name} on {options.cluster.partition(':')[0]}, {job.software.name}\n{plan}, {batch}, {job.recipe.precision}"
+    return f"{job.model.name} on {_name(options)}, {job.software.name}\n{plan}, {batch}, {job.recipe.precision}"
 
 
 def _table(points: Sequence[ScalingPoint]) -> str:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from foretrain.charts.words import count
-from foretrain.cli_output import columns, ink, say, say_json
+from foretrain.cli_output import columns, cut, ink, say, say_json
 from foretrain.errors import UnknownNameError, UsageError, nearest
 from foretrain.fields import unit_of
 from foretrain.hardware import load as hardware
@@ -20,6 +20,10 @@ from foretrain.sim.schedules.registry import SCHEDULES
 from foretrain.software import load as software
 from foretrain.units import show
 from foretrain.yamlfile import read_mapping
+
+
+ASSUMED = ("memory", "estimate")
+"""Kinds of source that nobody can look up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,11 @@ def run_show(name: str, *, as_json: bool) -> int:
         say_json(shown.data)
         return 0
     say(ink().strong(shown.title))
-    say(columns([("field", "value", "source"), *shown.rows], indent="  "))
-    assumed = [path for path, _, source in shown.rows if source.startswith(("memory", "estimate"))]
-    if assumed:
-        say(f"assumed (from memory or estimated): {', '.join(assumed)}")
+    assumed = [source.startswith(ASSUMED) for _, _, source in shown.rows]
+    rows = [("* " + path if guess else "  " + path, *rest) for guess, (path, *rest) in zip(assumed, shown.rows, strict=True)]
+    say(cut(columns([("  field", "value", "source"), *rows])))
+    if any(assumed):
+        say(f"* assumed, that is from memory or estimated: {sum(assumed)} of {len(assumed)} figures")
     return 0
 
 
@@ -147,8 +152,8 @@ def _schedule(name: str) -> Shown:
 
 
 def _figures(found: Iterable[Any]) -> list[tuple[str, str, str]]:
-    """Return a row per figure of a profile, as written in its file, with the kind and title of its source cut to the line."""
-    return [(one.path, _written(one.path, one.written), f"{one.kind}: {one.title}"[:60]) for one in found]
+    """Return a row per figure of a profile, as written in its file, with the kind and title of its source."""
+    return [(one.path, _written(one.path, one.written), f"{one.kind}: {one.title}") for one in found]
 
 
 def _written(path: str, text: str) -> str:

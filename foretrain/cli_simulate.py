@@ -48,6 +48,8 @@ def write_files(prediction: Prediction, folder: Path, *, say_so: bool) -> None:
     write_text(folder / "report.json", dumped(prediction_to_dict(prediction)))
     timeline = prediction.timeline(prediction.detail)
     write_trace(timeline, folder / "timeline.json.gz", title=headline(prediction))
-    png, svg = save_picture(prediction, timeline, folder)
+    # The picture shows whole passes, whatever the detail of the timeline.
+    passes = timeline if prediction.detail == "segment" else prediction.timeline()
+    png, svg = save_picture(prediction, passes, folder)
     if say_so:
-        say(f"\nwritten to {folder}/: report.json, timeline.json.gz (open in ui.perfetto.dev), {png.name}, {svg.name}")
+        say(f"\nwritten to {folder}/: report.json, {png.name}, {svg.name}\n  and timeline.json.gz, which ui.perfetto.dev opens")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from foretrain.charts.style import BLACK, CLASS_COLOURS, COMPONENT_COLOURS, GREY, VERMILION, plain_axes, time_unit
 from foretrain.charts.words import label
@@ -38,7 +37,7 @@ def draw_memory(axes: Axes, prediction: Prediction) -> None:
     giga = parse("1 GB", "B")
     stages = [stage.stage for stage in prediction.memory]
     bottom = [0.0] * len(stages)
-    components = list(dict.fromkeys(name for stage in prediction.memory for name in stage.components))
+    components = dict.fromkeys(name for stage in prediction.memory for name, size in stage.components.items() if size > 0)
     for name in components:
         heights = [stage.components.get(name, 0.0) / giga for stage in prediction.memory]
         axes.bar(stages, heights, bottom=bottom, width=0.8, color=COMPONENT_COLOURS.get(name, GREY), label=label(name))
@@ -49,7 +48,7 @@ def draw_memory(axes: Axes, prediction: Prediction) -> None:
     axes.set_ylim(0, 1.08 * max(capacity, *bottom))
     spare = max(0.0, 6 - len(stages)) / 2
     axes.set_xlim(stages[0] - 0.6 - spare, stages[-1] + 0.6 + spare)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(stages[:: -(-len(stages) // 18)])
     axes.set_xlabel("pipeline stage")
     axes.set_ylabel("peak memory in GB")
     axes.set_title("Memory of one accelerator" + ("" if prediction.fits else ": does not fit"), loc="left", fontsize=10, fontweight="bold")

@@ -20,8 +20,8 @@ from foretrain.charts.words import label
 from foretrain.sim.timeline import SimulatedRank, Slice, Timeline
 
 PIXELS = 1600
-BOXES = 6000
-"""Slices up to which each gets a box of its own."""
+BOXES_PER_ROW = 300
+"""Slices in a row up to which each gets a box of its own."""
 LANES = ((0.0, 0.58), (0.60, 0.26))
 """Top and height of the compute and the communication lane in a row of height 1."""
 PHASES = tuple(PHASE_COLOURS)
@@ -86,6 +86,11 @@ def spans(timeline: Timeline) -> Spans:
     return Spans(row=row_, lane=lane, phase=code_, start_s=columns[3], end_s=columns[4])
 
 
+def crowded(pieces: Spans) -> bool:
+    """Tell whether a row holds more slices than can be told apart."""
+    return int(np.bincount(pieces.row, minlength=1).max()) > BOXES_PER_ROW
+
+
 def coverage(pieces: Spans, edges_s: Array, rows: int) -> Array:
     """Return the fraction of each pixel that each phase covers, as (row, lane 0 or 1, phase, pixel).
 
@@ -123,10 +128,10 @@ def draw_gantt(axes: Axes, timeline: Timeline, pieces: Spans, window_s: tuple[fl
     ranks = shown_ranks(timeline)
     shown = pieces.within(window_s)
     scale, unit = time_unit(window_s[1])
-    if len(shown.row) <= BOXES:
-        _draw_boxes(axes, shown, scale)
-    else:
+    if crowded(shown):
         _draw_image(axes, shown, window_s, len(ranks))
+    else:
+        _draw_boxes(axes, shown, scale)
     axes.set_xlim(window_s[0] / scale, window_s[1] / scale)
     axes.set_ylim(len(ranks), -0.05)
     _name_rows(axes, ranks)

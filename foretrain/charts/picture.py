@@ -8,11 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from foretrain.charts.breakdown import draw_breakdown, draw_memory
-from foretrain.charts.gantt import BOXES, Spans, draw_gantt, draw_legend, shown_ranks, spans
+from foretrain.charts.gantt import PHASES, Spans, crowded, draw_gantt, draw_legend, shown_ranks, spans
 from foretrain.charts.style import new_figure, save
 from foretrain.charts.words import headline, plan_line, recipe_line
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.timeline import Timeline
+
+LOOK = 24
 
 
 def picture(prediction: Prediction, timeline: Timeline) -> Figure:
@@ -41,7 +43,15 @@ def save_picture(prediction: Prediction, timeline: Timeline, folder: Path) -> tu
 
 
 def _closer_look_s(pieces: Spans, timeline: Timeline) -> float | None:
-    """Return the end of a closer look at the beginning: until as many slices began as can be drawn one by one."""
-    if len(pieces.row) <= BOXES:
+    """Return the end of a closer look at the beginning: half as long again as it takes until every stage has run backward.
+
+    At least so long that the first stage has run `LOOK` passes; None where the whole step can be told apart.
+    """
+    if not crowded(pieces):
         return None
-    return float(np.partition(pieces.start_s, BOXES // 2)[BOXES // 2]) or None
+    ran = pieces.lane == 0
+    backward = ran & (pieces.phase == PHASES.index("backward"))
+    first = [float(pieces.end_s[backward & (pieces.row == row)].min(initial=timeline.step_s)) for row in np.unique(pieces.row)]
+    early = pieces.end_s[ran & (pieces.row == 0)][:LOOK]
+    end_s = max(1.5 * max(first), float(early.max(initial=0.0)))
+    return end_s if 0 < end_s < timeline.step_s / 3 else None

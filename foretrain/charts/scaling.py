@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,19 +20,19 @@ from foretrain.units import parse
 LOOKS = {"strong": (BLUE, "o"), "weak": (VERMILION, "s")}
 """Colour and marker of each mode."""
 
-Value = Callable[[StepSummary], float]
+Value = Callable[[StepSummary, float], float]
+"""What a panel shows, of a summary and its efficiency."""
 
 
 def scaling_figure(points: Sequence[ScalingPoint], title: str) -> Figure:
     """Return six panels over the number of accelerators; points that do not fit memory are hollow, those not placed are listed below."""
-    notes = left_out(points)
+    notes = _footnotes(points)
     figure = new_figure(12, 7.2 + 0.2 * len(notes))
     figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
     panels = figure.subplots(2, 3).ravel()
     for axes, (name, value, ideal) in zip(panels, _panels(points), strict=False):
         _draw_lines(axes, points, value, ideal=ideal)
         axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
-    _draw_efficiency(panels[2], points)
     _draw_key(panels[0], points)
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=8, x=0.01, ha="left")
@@ -70,28 +71,34 @@ def left_out(points: Sequence[ScalingPoint]) -> list[str]:
     return [*missing, *([f"hollow, because it does not fit memory: nodes {', '.join(over)}"] if over else [])]
 
 
+def _footnotes(points: Sequence[ScalingPoint], most: int = 8) -> list[str]:
+    """Return what `left_out` says, cut to what fits under a figure."""
+    lines = [textwrap.shorten(line, 190, placeholder=" …") for line in left_out(points)]
+    return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more, with their reasons in scaling.csv"]
+
+
 def _panels(points: Sequence[ScalingPoint]) -> tuple[tuple[str, Value, str], ...]:
     """Return title, value and ideal line of each panel: `work` is the smallest count's step over the growth, `flat` its value."""
     longest = max((point.summary.step_s for point in points if point.summary), default=1.0)
     scale, unit = time_unit(longest)
-    million = parse("1 M", "1")
+    million, percent = parse("1 M", "1"), parse("1 %", "1")
     return (
-        (f"step time in {unit}", lambda s: s.step_s / scale, "work"),
-        ("tokens/s per accelerator", lambda s: s.tokens_per_s_per_accelerator, "flat"),
-        ("efficiency in %", lambda s: 0.0, ""),
-        ("energy per token in J", lambda s: s.energy_per_token_j, "flat"),
-        ("exposed communication in % of the step", lambda s: s.exposed_communication_s / s.step_s / parse("1 %", "1"), ""),
-        ("cost in USD per million tokens", lambda s: s.usd_per_token * million, "flat"),
+        (f"step time in {unit}", lambda s, _: s.step_s / scale, "work"),
+        ("tokens/s per accelerator", lambda s, _: s.tokens_per_s_per_accelerator, "flat"),
+        ("efficiency in %", lambda _, ratio: ratio / percent, "flat"),
+        ("energy per token in J", lambda s, _: s.energy_per_token_j, "flat"),
+        ("exposed communication in % of the step", lambda s, _: s.exposed_communication_s / s.step_s / percent, ""),
+        ("cost in USD per million tokens", lambda s, _: s.usd_per_token * million, "flat"),
     )
 
 
 def _draw_lines(axes: Axes, points: Sequence[ScalingPoint], value: Value, *, ideal: str) -> None:
+    ratios = zip(points, efficiency(points), strict=True)
+    rated = [(point, value(point.summary, ratio)) for point, ratio in ratios if point.summary and ratio]
     for mode in LOOKS:
-        placed = [point for point in points if point.mode == mode and point.summary]
-        xs = [point.accelerators for point in placed]
-        ys = [value(point.summary) for point in placed if point.summary]
-        if xs and any(ys):
-            _draw_line(axes, mode, placed, ys)
+        placed = [point for point, _ in rated if point.mode == mode]
+        xs, ys = [point.accelerators for point in placed], [y for point, y in rated if point.mode == mode]
+        _draw_line(axes, mode, placed, ys)
         if xs and ideal:
             growth = [xs[0] / x for x in xs] if (ideal, mode) == ("work", "strong") else [1.0] * len(xs)
             axes.plot(xs, [ys[0] * factor for factor in growth], color=GREY, linestyle="--", linewidth=1, zorder=1)
@@ -106,21 +113,10 @@ def _draw_line(axes: Axes, mode: str, placed: Sequence[ScalingPoint], ys: Sequen
     axes.scatter(xs, ys, color=faces, edgecolors=colour, marker=marker, s=34, zorder=3)
 
 
-def _draw_efficiency(axes: Axes, points: Sequence[ScalingPoint]) -> None:
-    percent = parse("1 %", "1")
-    ratios = list(efficiency(points))
-    for mode in LOOKS:
-        pairs = [(point, ratio / percent) for point, ratio in zip(points, ratios, strict=True) if point.mode == mode and ratio is not None]
-        if pairs:
-            _draw_line(axes, mode, [point for point, _ in pairs], [ratio for _, ratio in pairs])
-    axes.axhline(1 / percent, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    _scale_axes(axes, points, log=False)
-
-
 def _scale_axes(axes: Axes, points: Sequence[ScalingPoint], *, log: bool) -> None:
     counts = sorted({point.accelerators for point in points})
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(counts))
+    axes.xaxis.set_major_locator(FixedLocator(counts[:: -(-len(counts) // 8)]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("accelerators")
@@ -130,7 +126,7 @@ def _scale_axes(axes: Axes, points: Sequence[ScalingPoint], *, log: bool) -> Non
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     else:
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
     axes.grid(color="#EEEEEE")
     plain_axes(axes)
 

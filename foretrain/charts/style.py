@@ -26,7 +26,7 @@ CLASS_COLOURS = {
 
 PHASE_COLOURS = {
     "forward": SKY, "backward": BLUE, "optimizer": GREEN,
-    "tensor_parallel": ORANGE, "pipeline_parallel": PURPLE, "data_parallel": VERMILION, "other": GREY,
+    "tensor_parallel": ORANGE, "pipeline_parallel": PURPLE, "data_parallel": VERMILION, "host": DARK, "other": GREY,
 }
 """Colour of each phase in a Gantt chart."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 
 from foretrain.charts.words import headline, label, money, plan_line, recipe_line
@@ -12,6 +13,8 @@ from foretrain.units import parse, show
 
 WIDTH = 80
 BAR = 28
+NEGLIGIBLE = 1e-6
+"""Share of a step below which a part is not worth a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +71,12 @@ def _figures(prediction: Prediction, ink: Ink) -> list[str]:
     tokens = step_tokens(prediction)
     per_accelerator_w = prediction.mean_power_w / prediction.accelerators
     billion = parse("1 G", "1") / tokens
+    energy = f"{show(prediction.energy_j, 'J')} = {show(prediction.energy_j / parse('1 Wh', 'J'), 'Wh')}"
     pairs = (
         ("step time", show(prediction.step_s, "s"), "tokens/s/accelerator", show(prediction.tokens_per_s_per_accelerator, "1")),
         ("MFU", f"{prediction.mfu:.1%}", "HFU", f"{prediction.hfu:.1%}"),
-        ("energy per step", show(prediction.energy_j, "J"), "energy per token", show(prediction.energy_j / tokens, "J")),
-        ("", show(prediction.energy_j / parse("1 Wh", "J"), "Wh"), "power per accelerator", show(per_accelerator_w, "W")),
+        ("energy per step", energy, "energy per token", show(prediction.energy_j / tokens, "J")),
+        ("mean power", show(prediction.mean_power_w, "W"), "power per accelerator", show(per_accelerator_w, "W")),
         ("cost per step", money(prediction.cost_usd), "cost per 1 B tokens", money(prediction.cost_usd * billion)),
         ("CO2 per step", show(prediction.co2_g, "g"), "CO2 per 1 B tokens", show(prediction.co2_g * billion, "g")),
     )
@@ -95,7 +99,7 @@ def _breakdown(prediction: Prediction, ink: Ink) -> list[str]:
         for name, seconds in prediction.breakdown.items()
         if seconds > 0
     ]
-    hidden = [f"{label(name)} {show(seconds, 's')}" for name, seconds in prediction.hidden.items() if seconds > 0]
+    hidden = [f"{label(name)} {show(seconds, 's')}" for name, seconds in prediction.hidden.items() if seconds > NEGLIGIBLE * prediction.step_s]
     if hidden:
         lines += textwrap.wrap("hidden behind compute: " + ", ".join(hidden), WIDTH, initial_indent="  ", subsequent_indent="    ")
     return lines
@@ -131,8 +135,30 @@ def _other_stages(prediction: Prediction) -> list[str]:
 
 
 def _assumed(prediction: Prediction, ink: Ink) -> list[str]:
-    """Return which numbers nobody stated or measured."""
+    """Return which numbers nobody stated or measured; figures of a profile are counted by the group they stand in."""
     if not prediction.assumed:
         return []
-    text = "; ".join(prediction.assumed)
-    return [ink.strong("assumed") + ", not given or measured", *textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")]
+    said = [text for text in prediction.assumed if not _is_figure(text)]
+    groups: dict[str, Counter[str]] = {}
+    for profile, path in (text.split(": ") for text in prediction.assumed if _is_figure(text)):
+        groups.setdefault(profile, Counter())[_group(path)] += 1
+    figures = [f"{counts.total()} figures of the {profile} profile: {_counted(counts)}" for profile, counts in groups.items()]
+    lines = [line for text in (*said, *figures) for line in textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")]
+    more = " (foretrain show NAME marks each)" if figures else ""
+    return [ink.strong("assumed") + f", that is neither given nor measured{more}", *lines]
+
+
+def _is_figure(text: str) -> bool:
+    """Tell whether an assumption is a figure of a profile, `cluster: node.host_w`, rather than a sentence."""
+    profile, colon, path = text.partition(": ")
+    return bool(colon) and profile.isidentifier() and all(part.replace("-", "_").isidentifier() for part in path.split("."))
+
+
+def _group(path: str) -> str:
+    """Return the group of a figure: `accelerator.power` of `node.accelerator.power.idle_w`, the path itself where it is short."""
+    parts = path.removeprefix("node.").split(".")
+    return ".".join(parts[: 2 if parts[0] == "accelerator" else 1])
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(name if many == 1 else f"{name} ({many})" for name, many in counts.items())

@@ -44,7 +44,7 @@ def recipe_line(prediction: Prediction) -> str:
     """Return the batch, the precision and the optimizer in one line."""
     recipe = prediction.recipe
     tokens = recipe.global_batch * prediction.seq_len
-    batch = f"batch {recipe.global_batch:,} × {prediction.seq_len:,} tokens = {count(tokens)}"
+    batch = f"batch {recipe.global_batch:,} × {prediction.seq_len:,} tokens ({count(tokens)})"
     return f"recipe: {batch}, {recipe.precision}, {recipe.optimizer}"
 
 

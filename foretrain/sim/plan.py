@@ -9,6 +9,7 @@ from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
 RECOMPUTE = ("none", "selective", "full")
+UNFOLD = ("dp", "tp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Plan:
             raise PlanError(f"zero={self.zero} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
         if self.recompute not in RECOMPUTE:
             raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {', '.join(RECOMPUTE)}{nearest(self.recompute, RECOMPUTE)}")
+
+        for name in sorted(self.unfold):
+            if name not in UNFOLD:
+                raise PlanError(f"unfold={name!r} is no dimension that can be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
 
     @property
     def ranks(self) -> int:

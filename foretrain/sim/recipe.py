@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from foretrain.errors import RecipeError, nearest
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+LARGEST_BATCH = 10**9
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
 
@@ -23,6 +24,8 @@ class Recipe:
         """Refuse sizes and names that no training run has."""
         if self.global_batch < 1:
             raise RecipeError(f"global batch {self.global_batch} is not a batch; give a whole number of samples from 1")
+        if self.global_batch > LARGEST_BATCH:
+            raise RecipeError(f"global batch {self.global_batch:,} is beyond any training run; give at most {LARGEST_BATCH:,} samples")
         if self.seq_len is not None and self.seq_len < 1:
             raise RecipeError(f"sequence length {self.seq_len} is no length; give a whole number of tokens from 1")
         _known("precision", self.precision, PRECISIONS)
