@@ -37,6 +37,13 @@ class Answer:
 
 def answer(row: Row) -> Answer:
     """Return the prediction for one row, or the reason why it cannot be simulated."""
+    try:
+        return _answer(row)
+    except Exception as error:  # a bug met on one row must not lose the others; it is listed, and counts against coverage
+        return Answer(reason=f"internal error, please report it: {type(error).__name__}: {error}")
+
+
+def _answer(row: Row) -> Answer:
     job = job_of(row, Library(cluster=_one_node, software=load_software))
     if isinstance(job, Refusal):
         return Answer(reason=job.reason)

@@ -18,6 +18,7 @@ _WIDEST_PORT_GBIT = 800
 """No port of today carries more; a larger figure is that of the whole node."""
 
 _TECHNOLOGIES = (
+    ("azure", r"\bAzure|\bNDm? ?A100"),
     ("efa", r"\bEFA|Elastic Fabric"),
     ("omni-path", r"Omni-?Path|\bOPA\b"),
     ("infiniband", r"Infini-?band|\bIB\b|\b[QFEHNX]DR(100|200|400)?\b"),

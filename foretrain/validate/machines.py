@@ -28,12 +28,13 @@ class Chip:
     note: str = ""
 
 
-_A100_80 = ("dgx-a100-80gb", "hgx-a100-80gb-roce-1600", "hgx-a100-80gb-roce-400", "aws-p4de", "jean-zay-a100")
-_A100_40 = ("dgx-a100-40gb", "hgx-a100-40gb", "aws-p4d")
+_A100_80 = ("dgx-a100-80gb", "hgx-a100-80gb-roce-1600", "hgx-a100-80gb-roce-400", "aws-p4de", "azure-nd-a100-v4", "jean-zay-a100")
+_A100_40 = ("dgx-a100-40gb", "hgx-a100-40gb", "aws-p4d", "azure-nd-a100-v4")
 _H100 = ("dgx-h100", "hgx-h100", "aws-p5")
 
 CHIPS = (
-    Chip(r"H200", ("dgx-h200",)),
+    Chip(r"\bB200", ("dgx-b200",)),
+    Chip(r"\bH200", ("dgx-h200",)),
     Chip(r"H100.*96\s*Gi?B", ("hgx-h100-96gb-hbm2e",)),
     Chip(r"H800", _H100, 200e9, "H800 taken as an H100 with 200 GB/s of NVLink each way"),
     Chip(r"H100", _H100),
@@ -58,6 +59,7 @@ _FABRICS = {
     "infiniband": ("dgx-",),
     "roce": ("hgx-",),
     "efa": ("aws-",),
+    "azure": ("azure-",),
     "omni-path": ("jean-zay-",),
 }
 """Beginnings of the names of nodes whose network is of a technology."""
@@ -78,7 +80,7 @@ def cluster_of(row: Row, load: LoadCluster) -> tuple[Cluster, tuple[str, ...]]:
     base = _with_chip(load(name), load(chip.nodes[0]))
     nodes = math.ceil(total / (per_node or base.node.accelerators))
     sized = _with_size(replace(base, nodes=nodes, name=f"{name}:{nodes}"), chip, per_node)
-    cluster = _with_link(sized, link)
+    cluster = _joined(_with_link(sized, link))
     cluster = _with_torus(cluster, total, link.slices) if is_tpu(row) else cluster
     return cluster, _assumptions(chip, cluster, words, link)
 
@@ -91,7 +93,7 @@ def chip_of(words: str, date: str = "") -> Chip:
     """
     chip = next((chip for chip in CHIPS if re.search(chip.pattern, words, re.IGNORECASE)), None)
     if chip is None or _NOT_SXM.search(words):
-        raise ProfileError(f"accelerator {words!r} is not in this release's library (V100, A100, H100, H200 SXM; TPU v4, v5e, v5p)")
+        raise ProfileError(f"accelerator {words!r} is not in this release's library (V100, A100, H100, H200, B200 SXM; TPU v4, v5e, v5p)")
     if chip.pattern == "A100" and "" < date < _FIRST_80GB:
         return Chip(r"A100", _A100_40, note="40 GB taken for the A100's memory: 80 GB came later")
     return chip
@@ -115,7 +117,7 @@ def _node_name(chip: Chip, link: Link, load: LoadCluster) -> str:
 
 
 def _plain(name: str) -> bool:
-    return not name.startswith(("aws-", "jean-zay-"))
+    return not name.startswith(("aws-", "azure-", "jean-zay-"))
 
 
 def _gap(name: str, link: Link, load: LoadCluster) -> float:
@@ -156,6 +158,11 @@ def _with_link(cluster: Cluster, link: Link) -> Cluster:
     nics = link.nics or node.nics
     node = replace(node, nics=nics, nic_bytes_per_s=stated / nics)
     return replace(cluster, node=node, scale_out=replace(cluster.scale_out, bandwidth_bytes_per_s=stated))
+
+
+def _joined(cluster: Cluster) -> Cluster:
+    """Return the cluster with a scale-out network that joins all of its accelerators."""
+    return replace(cluster, scale_out=replace(cluster.scale_out, domain=cluster.accelerators))
 
 
 def _with_torus(cluster: Cluster, total: int, slices: int) -> Cluster:

@@ -102,7 +102,7 @@ def layout_kind(cells: dict[str, str]) -> str:
     if tp is None or pp is None:
         return "unknown"
     words = text(cells, "zero_or_fsdp").upper().replace("-", "")
-    sharded = "FSDP" in words or "ZERO3" in words
+    sharded = "FSDP" in words or "HSDP" in words or "ZERO3" in words
     if (cp or 1) > 1:
         return "cp"
     if pp > 1:

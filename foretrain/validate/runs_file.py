@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -48,7 +49,10 @@ def read_runs(path: Path | None) -> RunsFile:
         UsageError: where the file is missing, empty, not text, or none of the kinds that are understood.
     """
     name = BUNDLED if path is None else path.name
-    rows = list(csv.reader(_text(path).splitlines(keepends=True)))
+    try:
+        rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+    except csv.Error as error:
+        raise UsageError(f"{name} is no CSV file: {error}") from error
     if not rows or not any(cell.strip() for cell in rows[0]):
         raise UsageError(f"{name} is empty; give a CSV file with a header and runs")
     header = [cell.strip() for cell in rows[0]]

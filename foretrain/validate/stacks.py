@@ -124,13 +124,13 @@ def _bucketed(software: Software, sharding: str) -> Software:
 
 
 def _reduced(software: Software, precision: str) -> Software:
-    """Return the profile with the bytes per gradient element on the wire that Composer's mixed-precision mode sets.
+    """Return the profile with the bytes per element on the wire that Composer's mixed-precision mode sets.
 
-    Source: MosaicML Composer, `composer/trainer/mosaic_fsdp_utils.py`, `get_mixed_precision`: PURE reduces in the low
-    precision, DEFAULT in fp32.
+    Source: MosaicML Composer 0.19.1, `composer/trainer/mosaic_fsdp_utils.py`, `get_mixed_precision`: PURE gathers and reduces in
+    the low precision, DEFAULT reduces in fp32, FULL does both in fp32.
     """
     mode = re.search(r"mixed_precision=(PURE|DEFAULT|FULL)", precision)
     if mode is None:
         return software
-    reduce_bytes = 2.0 if mode.group(1) == "PURE" else 4.0
-    return replace(software, state=replace(software.state, reduce_bytes=reduce_bytes))
+    gather, reduce = {"PURE": (2.0, 2.0), "DEFAULT": (2.0, 4.0), "FULL": (4.0, 4.0)}[mode.group(1)]
+    return replace(software, state=replace(software.state, gather_bytes=gather, reduce_bytes=reduce))
