@@ -1,0 +1,50 @@
+# foretrain: make demo | test | lint | bench | clean. Needs Python 3.11 or newer and a package index; everything goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+OUT ?= out
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The first interpreter that runs, is new enough and can make a virtual environment; `make PYTHON=/path/to/python demo` overrides it.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+	"$$name" -c '$(USABLE)' 2>/dev/null && { command -v "$$name"; break; }; done)
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed  ## GPT-3 175B on 1,024 A100s: the table, and out/ with report, timeline and picture
+	$(BIN)/foretrain simulate --model gpt3-175b --cluster dgx-a100-80gb:128 --software megatron-lm-2021 \
+		--tp 8 --pp 8 --vpp 3 --global-batch 1536 --seq-len 2048 --precision fp16 --recompute full --out $(OUT)
+
+test: $(VENV)/testable  ## the whole suite; `make test ARGS='tests/sim -x'` for a part
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/testable
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed  ## speed of the simulator itself
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; echo; done
+
+clean:
+	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: what is installed is installed again only where pyproject.toml changed.
+$(BIN)/python:
+	@"$(PYTHON)" -c '$(USABLE)' 2>/dev/null || { \
+		echo "foretrain needs Python 3.11 or newer with venv (Debian: python3-venv); none found$(if $(PYTHON), in $(PYTHON))." >&2; \
+		echo "Install one, or name it: make PYTHON=/path/to/python demo" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(PIP) --editable .
+	@touch $@
+
+# torch is the oracle of the schedules and models in the tests; it is no dependency of the package, hence the call of its own.
+$(VENV)/testable: $(VENV)/installed
+	$(PIP) "$(TORCH)"
+	$(PIP) --editable ".[test]"
+	@touch $@
