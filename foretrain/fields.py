@@ -63,6 +63,7 @@ def bounds_of(name: str) -> Bounds:
         return Bounds(unit, 0.0, 1.2, above_zero=True)
     special = {
         "overlap_loss": Bounds(unit, 0.0, 0.95, above_zero=False),
+        "spread": Bounds(unit, 0.0, 0.5, above_zero=False),
         "wave_smoothing": Bounds(unit, 0.0, 1.0, above_zero=False),
         "fragmentation": Bounds(unit, 0.0, 1.0, above_zero=False),
         "in_network_reduction": Bounds(unit, 0.0, 2.5, above_zero=False),

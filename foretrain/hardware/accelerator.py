@@ -76,6 +76,8 @@ class Accelerator:
     """The least time that any kernel occupies the device."""
     overlap_loss: float
     """Fraction of its rate that compute loses while a collective runs beside it."""
+    spread: float
+    """Standard deviation of the speed of devices of this kind, relative: a synchronous step waits for the slowest of them."""
     host_bytes_per_s: float
     power: AcceleratorPower
     assumed: tuple[str, ...] = ()

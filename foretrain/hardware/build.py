@@ -28,6 +28,7 @@ def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerat
         attention={name: AttentionCurve(**_fields(curve)) for name, curve in file.attention.items()},
         kernel_floor_s=file.kernel_floor_s,
         overlap_loss=file.overlap_loss,
+        spread=file.spread,
         host_bytes_per_s=file.host_bytes_per_s,
         power=AcceleratorPower(**_fields(power)),
         assumed=assumed(data, file),

@@ -76,6 +76,7 @@ class AcceleratorFile(ProfileFile):
     attention: dict[KernelName, AttentionFile] = Field(default_factory=dict)  # type: ignore[valid-type]
     kernel_floor_s: Number
     overlap_loss: Number
+    spread: Number
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
     power: PowerFile
 

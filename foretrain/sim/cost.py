@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil, log, log2, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
@@ -37,22 +37,35 @@ def attention_kernel(software: Software, accelerator: Accelerator) -> str:
     return kernel if kernel == "unfused" or kernel in accelerator.attention else "unfused"
 
 
-class Pricer:
-    """Prices kernels of one software on one accelerator in one precision, each shape once."""
+def slowest_of(spread: float, ranks: int) -> float:
+    """Return how much longer the slowest of `ranks` devices takes than the mean: 1 + spread * sqrt(2 ln ranks).
 
-    def __init__(self, accelerator: Accelerator, software: Software, dtype: str) -> None:
+    **Source:** the maximum of n normal variables grows as sqrt(2 ln n) (Leadbetter, Lindgren, Rootzen, Extremes and Related
+    Properties of Random Sequences and Processes, 1983, theorem 1.5.3).
+    """
+    return 1.0 + spread * sqrt(2.0 * log(ranks))
+
+
+class Pricer:
+    """Prices kernels of one software on one accelerator in one precision, each shape once.
+
+    A synchronous step of `ranks` devices goes at the pace of the slowest of them.
+    """
+
+    def __init__(self, accelerator: Accelerator, software: Software, dtype: str, ranks: int = 1) -> None:
         self.accelerator = accelerator
         self.software = software
         self.dtype = dtype
         self.attention = attention_kernel(software, accelerator)
         self._peak = accelerator.peak_flop_per_s[dtype]
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
+        self.slowest = slowest_of(accelerator.spread, ranks)
         self._known: dict[Gemm | FusedAttention, float] = {}
 
     def work(self, kernel: Kernel) -> Work:
         """Return what `kernel` costs on an idle device."""
-        math_s = self._math_s(kernel)
-        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches)
+        math_s = self._math_s(kernel) * self.slowest
+        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest
         floor = self.accelerator.kernel_floor_s * kernel.launches
         bound = max(math_s, memory_s)
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * kernel.launches

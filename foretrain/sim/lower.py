@@ -43,7 +43,7 @@ class Context:
         self.placement = placement
         self.software = software
         self.numbers = numbers(placement.recipe, accelerator, software, sharded=plan.zero == 3)
-        self.pricer = Pricer(accelerator, software, self.numbers.dtype)
+        self.pricer = Pricer(accelerator, software, self.numbers.dtype, plan.ranks)
         self.book = SegmentBook()
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []

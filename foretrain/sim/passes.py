@@ -11,9 +11,9 @@ from foretrain.models.ops import Boundary, Kernel, Layout, Op
 from foretrain.sim.collectives import NOTHING, TransferCost, collective
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
+from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
 from foretrain.sim.segment import HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
 
-CORE = "core_attention"
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
 
@@ -52,13 +52,11 @@ class Passes:
         """Return the backward pass, with what it recomputes before."""
         key = (id(block), layer)
         if key not in self._backward:
-            policy = self.recompute if layer else "none"
-            again = {"none": (), "selective": tuple(_core(block.steps)), "full": block.steps}[policy]
+            again = self._policy(layer).again(block.steps)
             legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
             full = sum(op.saved_bytes(self.layout) for op in block.ops)
-            self._backward[key] = BlockPass(
-                legs=legs, saved_bytes=self._kept_bytes(block, layer=layer), peak_bytes=full
-            )
+            kept = self._kept_bytes(block, layer=layer)
+            self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full))
         return self._backward[key]
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
@@ -150,16 +148,17 @@ class Passes:
         )  # fmt: skip
         return blocking(leg) if self.pricer.software.host.blocking else leg
 
+    def _policy(self, layer: bool) -> Recomputation:  # noqa: FBT001 - a key, as in forward and backward
+        return recomputation(self.recompute, self.pricer.software.selective) if layer else NOTHING_AGAIN
+
     def _kept_bytes(self, block: Block, *, layer: bool) -> float:
+        policy = self._policy(layer)
+        again = {id(step) for step in policy.again(block.steps)}
+        kept = sum(op.saved_bytes(self.layout) for op in block.ops if id(op) not in again)
+        if not policy.keeps_input:
+            return kept
         layout = self.layout
-        if layer and self.recompute == "full":
-            return block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
-        ops = (op for op in block.ops if not (layer and self.recompute == "selective" and op.group == CORE))
-        return sum(op.saved_bytes(layout) for op in ops)
-
-
-def _core(steps: Iterable[Step]) -> Iterable[Op]:
-    return (step for step in steps if isinstance(step, Op) and step.group == CORE)
+        return kept + block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
 
 
 def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:

@@ -45,7 +45,7 @@ class Plan:
 
         for name in sorted(self.unfold):
             if name not in UNFOLD:
-                raise PlanError(f"unfold={name!r} is no dimension that can be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
+                raise PlanError(f"unfold={name!r} cannot be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
 
     @property
     def ranks(self) -> int:

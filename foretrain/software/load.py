@@ -71,6 +71,7 @@ def _software(path: Path) -> Software:
         state=TrainingState(**vars(file.state)),
         overlap=Overlap(**vars(file.overlap)),
         host=HostCost(**vars(file.host)),
+        selective=file.selective,
         scatter_gather=file.scatter_gather,
         matmul_scale=file.matmul_scale,
         stream_scale=file.stream_scale,

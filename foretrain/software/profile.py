@@ -63,6 +63,9 @@ class Software:
     state: TrainingState
     overlap: Overlap
     host: HostCost
+    selective: str
+    """What selective recomputation runs again: `core_attention` (Megatron-LM), `alternate_products` (all but attention and every
+    other product, torchtitan's per-op policy) or `all_but_products` (JAX's dots_saveable)."""
     scatter_gather: bool
     """Pipeline sends carry 1/tp of the tensor each and the receiver gathers it (Megatron-LM)."""
     matmul_scale: float

@@ -51,6 +51,7 @@ class SoftwareFile(ProfileFile):
     state: StateFile
     overlap: OverlapFile
     host: HostFile
+    selective: one_of("core_attention", "alternate_products", "all_but_products") = "core_attention"  # type: ignore[valid-type]
     scatter_gather: bool
     matmul_scale: Number
     stream_scale: Number
