@@ -21,7 +21,6 @@ from foretrain.software import load as software
 from foretrain.units import show
 from foretrain.yamlfile import read_mapping
 
-
 ASSUMED = ("memory", "estimate")
 """Kinds of source that nobody can look up."""
 

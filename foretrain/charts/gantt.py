@@ -116,8 +116,8 @@ def image(shares: Array) -> Array:
     """Return the mean colour of each pixel, white where nothing ran, as (row, lane, pixel, rgb)."""
     colours = np.array([to_rgb(PHASE_COLOURS[name]) for name in PHASES])
     # Two communication streams can be busy at once; their shares then pass 1 together and are scaled back.
-    busy = np.maximum(shares.sum(axis=2), 1e-12)
-    scale = np.minimum(1.0, 1.0 / busy)
+    busy = shares.sum(axis=2)
+    scale = 1.0 / np.maximum(busy, 1.0)
     mixed = np.einsum("rlpx,pc->rlxc", shares, colours) * scale[..., None]
     whitened: Array = mixed + (1.0 - busy * scale)[..., None]
     return whitened

@@ -64,6 +64,7 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
         OutputError: where a file cannot be written.
     """
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+    _settle(figure)
     try:
         with mpl.rc_context({"svg.hashsalt": "foretrain"}):
             figure.savefig(png)
@@ -71,3 +72,12 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
     except OSError as error:
         raise OutputError(f"pictures cannot be written to {folder}: {error.strerror or error}; give a folder you may write to") from error
     return png, svg
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once and round where its axes stand: the solver of the layout leaves noise in the last bits."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(side, 6) for side in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))

@@ -13,6 +13,7 @@ from foretrain.units import parse, show
 
 WIDTH = 80
 BAR = 28
+NO_BREAK = "\u00a0"
 NEGLIGIBLE = 1e-6
 """Share of a step below which a part is not worth a line."""
 
@@ -99,9 +100,10 @@ def _breakdown(prediction: Prediction, ink: Ink) -> list[str]:
         for name, seconds in prediction.breakdown.items()
         if seconds > 0
     ]
-    hidden = [f"{label(name)} {show(seconds, 's')}" for name, seconds in prediction.hidden.items() if seconds > NEGLIGIBLE * prediction.step_s]
+    least_s = NEGLIGIBLE * prediction.step_s
+    hidden = [f"{label(name)} {show(seconds, 's')}" for name, seconds in prediction.hidden.items() if seconds > least_s]
     if hidden:
-        lines += textwrap.wrap("hidden behind compute: " + ", ".join(hidden), WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += _listed("hidden behind compute", hidden)
     return lines
 
 
@@ -131,7 +133,14 @@ def _other_stages(prediction: Prediction) -> list[str]:
     sizes = [show(stage.peak_bytes, "B") for stage in chosen]
     if len(stages) > 8:
         sizes.insert(4, "…")
-    return textwrap.wrap("peak by stage: " + ", ".join(sizes), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return _listed("peak by stage", sizes)
+
+
+def _listed(title: str, items: list[str]) -> list[str]:
+    """Return a wrapped list whose items, a number and its unit, stay whole."""
+    text = f"{title}: " + ", ".join(item.replace(" ", NO_BREAK) for item in items)
+    lines = textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return [line.replace(NO_BREAK, " ") for line in lines]
 
 
 def _assumed(prediction: Prediction, ink: Ink) -> list[str]:

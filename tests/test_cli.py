@@ -1,0 +1,244 @@
+"""The command line: what it prints, what it refuses, and the status it leaves with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from foretrain.cli import app, run
+
+SMALL = ("--model", "gpt2", "--cluster", "dgx-a100-80gb:1", "--global-batch", "64")
+TOO_BIG = ("--model", "gpt3-175b", "--cluster", "dgx-a100-80gb:1", "--global-batch", "64")
+
+OPTIONS = {
+    "simulate": {
+        "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--micro-batch", "--recompute", "--global-batch", "--seq-len", "--precision", "--optimizer", "--set", "--unfold", "--detail",
+        "--seed", "--json", "--out", "--help",
+    },
+    "plot scaling": {
+        "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--micro-batch", "--recompute", "--global-batch", "--seq-len", "--precision", "--optimizer", "--set", "--seed", "--nodes", "--mode",
+        "--json", "--out", "--help",
+    },
+    "validate published": {"--out", "--json", "--help"},
+    "list": {"--json", "--help"},
+    "show": {"--json", "--help"},
+}  # fmt: skip
+
+KEYS = {
+    "step_s", "tokens_per_s", "samples_per_s", "mfu", "hfu", "energy_j", "mean_power_w", "cost_usd", "co2_g", "peak_memory_bytes", "fits",
+    "breakdown", "plan", "recipe", "assumed", "memory", "energy", "hidden",
+}  # fmt: skip
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by its full name."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found.update({f"{name} {one}": two for one, two in inner.items()} if inner else {name: command})
+    return found
+
+
+def test_options_are_frozen() -> None:
+    """Scripts rely on these flags: adding or removing one is a decision, and this list is where it shows."""
+    have = {name: {flag for one in command.params for flag in one.opts if flag.startswith("--")} for name, command in commands().items()}
+    assert {name: flags | {"--help"} for name, flags in have.items()} == OPTIONS
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command takes is in its help."""
+    for name, flags in OPTIONS.items():
+        assert run([*name.split(), "--help"]) == 0
+        text = capsys.readouterr().out
+        assert all(flag in text for flag in flags)
+
+
+def test_json_has_the_fields_of_a_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` prints the prediction's fields as keys, in SI units that agree with one another."""
+    assert run(["simulate", *SMALL, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data.keys() >= KEYS
+    assert data["samples_per_s"] == pytest.approx(64 / data["step_s"])
+    assert data["tokens_per_s"] == pytest.approx(64 * data["seq_len"] / data["step_s"])
+    assert data["mean_power_w"] == pytest.approx(data["energy_j"] / data["step_s"])
+    assert sum(data["breakdown"].values()) == pytest.approx(data["step_s"])
+    assert sum(data["energy"].values()) == pytest.approx(data["energy_j"])
+    assert data["peak_memory_bytes"] == [stage["peak_bytes"] for stage in data["memory"]]
+    assert data["plan"]["dp"] == 8
+
+
+def test_table_fits_eighty_columns_in_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table in a pipe has no escape sequences and no line over 80 columns."""
+    assert run(["simulate", "--model", "gpt2", "--cluster", "dgx-a100-80gb:1"]) == 0
+    text = capsys.readouterr().out
+    assert "\033" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "MFU counts model FLOPs" in text
+    assert "global batch" in text.split("assumed")[1]
+
+
+def test_a_plan_that_does_not_fit_is_predicted_with_status_3(capsys: pytest.CaptureFixture[str]) -> None:
+    """Overflow of memory names the stage and the largest consumers, and the prediction is printed all the same."""
+    assert run(["simulate", *TOO_BIG, "--tp", "8", "--json"]) == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["fits"] is False
+    assert "stage 0 of 1" in err
+    assert "largest: " in err
+    assert len(err.splitlines()) <= 3
+
+
+def test_out_holds_report_timeline_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--out` makes the folder and fills it."""
+    folder = tmp_path / "new" / "out"
+    assert run(["simulate", *SMALL, "--out", str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == {"report.json", "timeline.json.gz", "picture.png", "picture.svg"}
+    assert json.loads((folder / "report.json").read_text())["step_s"] > 0
+    assert str(folder) in capsys.readouterr().out
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "no model": (("simulate", "--cluster", "dgx-a100-80gb:1"), "--model"),
+    "unknown command": (("simulat",), "simulate"),
+    "unknown option": (("simulate", *SMALL, "--bogus"), "--bogus"),
+    "no value": (("simulate", *SMALL, "--tp"), "--tp"),
+    "no integer": (("simulate", *SMALL, "--tp", "two"), "--tp"),
+    "unknown model": (("simulate", "--model", "gpt3-157b", "--cluster", "dgx-a100-80gb:1"), "gpt3-175b"),
+    "unknown cluster": (("simulate", "--model", "gpt2", "--cluster", "dgx-a100-80g:1"), "dgx-a100-80gb"),
+    "no node count": (("simulate", "--model", "gpt2", "--cluster", "dgx-a100-80gb"), "dgx-a100-80gb:16"),
+    "no nodes": (("simulate", "--model", "gpt2", "--cluster", "dgx-a100-80gb:0"), "from 1"),
+    "unknown software": (("simulate", *SMALL, "--software", "megatron"), "megatron-lm"),
+    "unknown schedule": (("simulate", *SMALL, "--schedule", "1f1c"), "1f1b"),
+    "unknown precision": (("simulate", *SMALL, "--precision", "bf61"), "bf16"),
+    "unknown detail": (("simulate", *SMALL, "--detail", "ops"), "op"),
+    "unknown dimension": (("simulate", *SMALL, "--unfold", "dq"), "dp"),
+    "negative degree": (("simulate", *SMALL, "--tp", "-1"), "from 1"),
+    "negative batch": (("simulate", *SMALL[:4], "--global-batch", "-8"), "from 1"),
+    "absurd batch": (("simulate", *SMALL[:4], "--global-batch", str(10**21)), "at most"),
+    "absurd length": (("simulate", *SMALL, "--seq-len", str(10**12)), "1,000,000,000"),
+    "degrees do not divide": (("simulate", *SMALL, "--pp", "3"), "pp of 1, 2, 4"),
+    "cluster too small": (("simulate", *SMALL, "--tp", "4", "--pp", "12"), "at least 6 nodes"),
+    "heads do not divide": (("simulate", *SMALL, "--tp", "8"), "use one of"),
+    "batch does not divide": (("simulate", *SMALL[:4], "--global-batch", "65"), "64 or 72"),
+    "setting without value": (("simulate", *SMALL, "--set", "plan.tp"), "path and a value"),
+    "unknown root": (("simulate", *SMALL, "--set", "clustr.nodes=2"), "cluster"),
+    "unknown field": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hur=2"), "usd_per_hour"),
+    "wrong unit": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=2 W"), "USD/h"),
+    "negative price": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=-2"), "negative"),
+    "no such file": (("simulate", "--model", "./none.yaml", "--cluster", "dgx-a100-80gb:1"), "none.yaml"),
+    "unknown list": (("list", "model"), "models"),
+    "nothing of that name": (("show", "h100"), "h100-sxm"),
+    "no node counts": (("plot", "scaling", *SMALL, "--nodes", "1,x"), "'x'"),
+    "unknown mode": (("plot", "scaling", *SMALL, "--mode", "stronk"), "strong"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_three_lines_at_most_and_status_2(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every mistake is said on stderr with its remedy, in one to three lines, without a traceback, and nothing is printed or written."""
+    arguments, remedy = MISTAKES[name]
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert remedy in err
+    assert 1 <= len(err.splitlines()) <= 3
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("text", ["a: [", "name: x\nlayers: -3\n", "name: x\nbogus: 1\nbogus2: 2\nbogus3: 3\nbogus4: 4\n", "", "- 1\n"])
+def test_a_malformed_profile_is_refused(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A broken model file names itself, in one to three lines."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert run(["simulate", "--model", str(path), "--cluster", "dgx-a100-80gb:1"]) == 2
+    err = capsys.readouterr().err
+    assert "mine.yaml" in err
+    assert 1 <= len(err.splitlines()) <= 3
+
+
+def test_out_that_is_a_file_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where a folder should be is refused at once."""
+    path = tmp_path / "out"
+    path.write_text("mine")
+    assert run(["simulate", *SMALL, "--out", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "is a file" in err
+    assert path.read_text() == "mine"
+
+
+def test_set_reaches_every_root(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--set` changes plan, recipe, cluster, software and model; a price halved halves the cost."""
+    settings = (
+        "plan.micro_batch=2", "recipe.optimizer=sgd", "software.host.step_s=0.1 s", "model.layers=6", "cluster.node.usd_per_hour=3.6",
+    )
+    assert run(["simulate", *SMALL, "--json", *(word for one in settings for word in ("--set", one))]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["plan"]["micro_batch"] == 2
+    assert data["recipe"]["optimizer"] == "sgd"
+    assert data["step_s"] > 0.1
+    assert data["parameters"] < 100e6
+    assert data["cost_usd"] == pytest.approx(3.6 * data["step_s"] / 3600)
+
+
+def test_show_model_json_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """`show MODEL --json` counts parameters, FLOPs and activations."""
+    assert run(["show", "gpt2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["parameters"] == data["active_parameters"] == 124_439_808
+    assert data["layers"] == 12
+    assert data["flop_per_sample"] > 6 * data["parameters"] * 1024 * 0.9
+    assert data["activation_bytes_per_sample"] > 0
+
+
+@pytest.mark.parametrize("name", ["dgx-a100-80gb", "dgx-a100-80gb:4", "a100-sxm-80gb", "selene", "megatron-lm", "1f1b", "gpt2"])
+def test_show_finds_a_name_of_any_kind(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One verb shows models, clusters, nodes, accelerators, software and schedules, as text and as JSON."""
+    assert run(["show", name]) == 0
+    assert "source" in capsys.readouterr().out
+    assert run(["show", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"]
+
+
+def test_list_prints_one_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """`list models` in a pipe is names and nothing else."""
+    assert run(["list", "models"]) == 0
+    names = capsys.readouterr().out.split()
+    assert "gpt3-175b" in names
+    assert names == sorted(names)
+
+
+def test_plot_scaling_lists_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node count that does not divide the batch is named with its reason in the table and in the CSV."""
+    assert run(["plot", "scaling", *SMALL, "--nodes", "1,2,3", "--mode", "strong", "--out", str(tmp_path)]) == 0
+    assert "left out: strong, 3 nodes: global batch 64" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"scaling.png", "scaling.svg", "scaling.csv"}
+    rows = (tmp_path / "scaling.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert "global batch 64" in rows[3]
+
+
+def test_a_fresh_process_ends_with_its_status() -> None:
+    """`python -m foretrain` passes the status on and prints no traceback."""
+    done = subprocess.run([sys.executable, "-m", "foretrain", "show", "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("foretrain: nothing in the library")
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    """`foretrain list | head -1` says nothing on stderr."""
+    with subprocess.Popen([sys.executable, "-m", "foretrain", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -1,0 +1,34 @@
+"""The examples run and answer what they promise."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, *arguments: str, folder: Path) -> str:
+    """Return what an example prints."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
+
+
+def test_capacity_planning_answers_in_nodes_days_dollars_energy_and_carbon(tmp_path: Path) -> None:
+    """The last row is the first that is done within 60 days, and the answer repeats it."""
+    text = run("capacity_planning.py", folder=tmp_path)
+    days = [float(row.split()[3]) for row in text.splitlines() if re.match(r" +\d+ +\d+x\d+x\d+", row)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(days))
+    assert days[-1] <= 60 < days[-2]
+    answer = r"\d+ nodes \(\d+ H100\) take [\d.]+ days: [\d.]+ million USD,\n[\d,]+ MWh, [\d,]+ t CO2, at a predicted MFU of [\d.]+%"
+    assert re.search(answer, text)
+
+
+def test_scaling_plot_draws_into_the_folder_it_is_given(tmp_path: Path) -> None:
+    """PNG, SVG and CSV."""
+    text = run("scaling_plot.py", "pictures", folder=tmp_path)
+    assert "efficiency 100.0%" in text
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"scaling.png", "scaling.svg", "scaling.csv"}
