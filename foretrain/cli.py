@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in SI units.")
 @takes(JobOptions, LayoutOptions, SimulateOptions)
 def simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptions) -> None:
     """Predict one training step: time, energy, money and memory. Status 3 where it does not fit memory."""
-    from foretrain.cli_simulate import run_simulate
+    from foretrain.cli_simulate import run_simulate  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_simulate(options, layout, only))
 
@@ -44,7 +44,7 @@ def simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptions) 
 @takes(JobOptions, LayoutOptions, ScalingOptions)
 def plot_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions) -> None:
     """Strong and weak scaling over node counts, as PNG, SVG and CSV; dp follows from the machine."""
-    from foretrain.cli_plot import run_scaling
+    from foretrain.cli_plot import run_scaling  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_scaling(options, layout, only))
 
@@ -57,7 +57,7 @@ def validate_published(
     as_json: AsJson = False,
 ) -> None:
     """Predict published training runs and say how far the predictions are from what was measured."""
-    from foretrain.cli_validate import run_published
+    from foretrain.cli_validate import run_published  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_published(runs, out, as_json=as_json))
 
@@ -69,7 +69,7 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """List the names in the library."""
-    from foretrain.cli_show import run_list
+    from foretrain.cli_show import run_list  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_list(kind, as_json=as_json))
 
@@ -77,7 +77,7 @@ def list_names(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name in the library, or a profile.")], *, as_json: AsJson = False) -> None:
     """Show a model, cluster, node, accelerator, software or schedule, with the source of each figure."""
-    from foretrain.cli_show import run_show
+    from foretrain.cli_show import run_show  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_show(name, as_json=as_json))
 

@@ -42,8 +42,8 @@ def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptio
 
 def write_files(prediction: Prediction, folder: Path, *, say_so: bool) -> None:
     """Write report.json, timeline.json.gz, picture.png and picture.svg."""
-    from foretrain.charts.picture import save_picture
-    from foretrain.sim.trace import write_trace
+    from foretrain.charts.picture import save_picture  # noqa: PLC0415  # only where something is written
+    from foretrain.sim.trace import write_trace  # noqa: PLC0415  # only where something is written
 
     write_text(folder / "report.json", dumped(prediction_to_dict(prediction)))
     timeline = prediction.timeline(prediction.detail)

@@ -41,8 +41,8 @@ class Plan:
         if self.zero not in (0, 1, 3):
             raise PlanError(f"zero={self.zero} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
         if self.recompute not in RECOMPUTE:
-            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {', '.join(RECOMPUTE)}{nearest(self.recompute, RECOMPUTE)}")
-
+            known = ", ".join(RECOMPUTE)
+            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(self.recompute, RECOMPUTE)}")
         for name in sorted(self.unfold):
             if name not in UNFOLD:
                 raise PlanError(f"unfold={name!r} cannot be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
