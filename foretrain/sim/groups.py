@@ -8,7 +8,7 @@ from simpy.events import NORMAL, Event
 
 from foretrain.sim.links import Transfer
 from foretrain.sim.program import CollectiveSpec
-from foretrain.sim.rank import Rank, links_between
+from foretrain.sim.rank import BLOCKED, COALESCED, IDLE, LEGS, Rank, add, links_between
 
 if TYPE_CHECKING:
     from foretrain.sim.engine import Engine
@@ -44,6 +44,15 @@ class Groups:
         if len(stream) == 1:
             self._head(rank, spec)
 
+    def wait(self, rank: Rank, slot: int, now: float) -> bool:
+        """Block a rank until the collective of a slot is done; True where it is done already."""
+        if slot not in rank.pending:
+            return True
+        rank.mode = BLOCKED
+        rank.waiting = slot
+        rank.wait_since = now
+        return False
+
     def _head(self, rank: Rank, spec: CollectiveSpec) -> None:
         meeting = self._open.setdefault(spec.group, Meeting())
         meeting.members.append((rank, spec))
@@ -61,7 +70,7 @@ class Groups:
             transfer.retimed = lambda _moved: self._time(meeting)
             meeting.transfers.append(transfer)
         for rank, _ in meeting.members:
-            engine.collective_begins(rank)
+            self._begins(rank)
         self._time(meeting)
 
     def _time(self, meeting: Meeting) -> None:
@@ -81,9 +90,37 @@ class Groups:
             return
         self.running.remove(meeting)
         for rank, spec in meeting.members:
-            self.engine.collective_ends(rank, meeting, spec)
+            self._ends(rank, meeting, spec)
         for rank, spec in meeting.members:
             stream = rank.streams[spec.stream]
             stream.popleft()
             if stream:
                 self._head(rank, stream[0])
+
+    def _begins(self, rank: Rank) -> None:
+        """Slow a rank's compute down: one more collective runs beside it."""
+        rank.active += 1
+        if rank.active == 1:
+            if rank.mode == COALESCED:
+                self.engine.legs.split(rank)
+            elif rank.mode == LEGS:
+                self.engine.legs.rerate(rank)
+
+    def _ends(self, rank: Rank, meeting: Meeting, spec: CollectiveSpec) -> None:
+        """Give the rank its rate back, and wake it if it waits for this collective."""
+        now = self.engine.env.now
+        rank.active -= 1
+        rank.pending.discard(spec.slot)
+        add(rank.moved, spec.kind, now - meeting.started)
+        rank.link_bytes += spec.cost.wire_bytes
+        if self.engine.recorder is not None:
+            self.engine.recorder.transfer(rank, spec, meeting.started, now)
+        if rank.active == 0 and rank.mode == LEGS:
+            self.engine.legs.rerate(rank)
+        if rank.mode == BLOCKED and rank.waiting == spec.slot and rank.waiting.__class__ is int:
+            late = min(now - rank.wait_since, max(0.0, meeting.started - max(rank.wait_since, meeting.headed[rank.index])))
+            rank.bubble_s += late
+            add(rank.exposed, spec.kind, now - rank.wait_since - late)
+            rank.mode = IDLE
+            rank.waiting = None
+            self.engine.arm(rank, now)

@@ -9,11 +9,15 @@ asked for more than it carries, all transfers that it connects are re-rated by p
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from simpy import Environment
 from simpy.events import NORMAL, Event
 
 from foretrain.sim.collectives import TransferCost
+
+if TYPE_CHECKING:
+    from foretrain.sim.rank import Channel
 
 ROOM = 1.0 + 1e-9
 """Slack on a link's capacity, so that demands that add up to it exactly are not taken for contention by rounding."""
@@ -33,7 +37,9 @@ class Link:
 class Transfer:
     """Bytes on their way. `left_s` is what remains at full rate, `speed` the fraction of it; latency follows the last byte."""
 
-    __slots__ = ("end", "ended", "event", "latency_s", "left_s", "links", "rate", "retimed", "shared", "since", "speed", "started", "waiter")
+    __slots__ = (
+        "channel", "end", "ended", "event", "latency_s", "left_s", "links", "rate", "retimed", "shared", "since", "speed", "started",
+    )  # fmt: skip
 
     def __init__(self, cost: TransferCost, links: tuple[tuple[Link, float], ...], now: float) -> None:
         self.latency_s = cost.latency_s
@@ -46,7 +52,7 @@ class Transfer:
         self.shared = False
         self.ended = False
         self.event: Event | None = None
-        self.waiter: object = None
+        self.channel: Channel | None = None
         self.retimed: Callable[[Transfer], None] | None = None
 
     @property

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from foretrain.models.ops import Layout
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
-from foretrain.sim.exchange import Exchange, exchange_for
+from foretrain.sim.exchange import exchange_for
+from foretrain.sim.expansion import Expansion
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.precision import Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
-from foretrain.sim.schedules.base import BACKWARD, FORWARD, Action, Order
-from foretrain.sim.segment import DATA, SegmentBook
+from foretrain.sim.schedules.base import BACKWARD, FORWARD
+from foretrain.sim.segment import SegmentBook
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_state
 from foretrain.software.profile import Software
@@ -33,6 +34,10 @@ class Lowered:
     numbers: Numbers
     states: tuple[StageState, ...]
     pricer: Pricer
+
+
+Ends = tuple[int | None, int | None]
+"""Channel that a pass receives from and channel that it sends to; None at the ends of the pipeline."""
 
 
 class Context:
@@ -69,7 +74,9 @@ class Context:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
 
-    def start(self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int) -> tuple[Instruction, Instruction]:
+    def start(
+        self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
+    ) -> tuple[Instruction, Instruction]:
         """Register a collective and return the instructions that start it and wait for it."""
         slot = next(self.slots)
         self.collectives.append(
@@ -118,39 +125,38 @@ def _members(placement: Placement) -> list[Member]:
     ]
 
 
-def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, int], tuple[int | None, int | None]]:
-    """Return for every (member, kind, chunk) the channels it receives from and sends to; None at the ends of the pipeline."""
-    placement, plan = context.placement, context.placement.plan
+def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, int], Ends]:
+    """Return for every (member, kind, chunk) the channels that it receives from and sends to."""
+    plan = context.placement.plan
     number = {(m.replica.replica, m.stage, m.tensor): index for index, m in enumerate(members)}
-    total = plan.pp * plan.vpp
-    table: dict[tuple[int, int, int], tuple[int | None, int | None]] = {}
-    costs: dict[tuple[bool, int], TransferCost] = {}
     into: dict[tuple[int, int, int], int] = {}
     out: dict[tuple[int, int, int], int] = {}
+    costs: dict[tuple[bool, int], TransferCost] = {}
+    passes = [(kind, chunk) for chunk in range(plan.vpp) for kind in (FORWARD, BACKWARD)]
     for index, member in enumerate(members):
-        for chunk in range(plan.vpp):
-            position = chunk * plan.pp + member.stage
-            for kind, following in ((FORWARD, position + 1), (BACKWARD, position - 1)):
-                if not 0 <= following < total:
-                    continue
-                stage, next_chunk = following % plan.pp, following // plan.pp
-                target = number[member.replica.replica, stage, member.tensor]
-                crosses = placement.domain(member.stage, member.replica.replica) != placement.domain(stage, member.replica.replica)
-                flows = placement.flows(member.stage, member.replica)
-                if (crosses, flows) not in costs:
-                    costs[crosses, flows] = _message(context, member, crosses=crosses, flows=flows)
-                context.channels.append(ChannelSpec(source=index, target=target, cost=costs[crosses, flows]))
-                out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
-    for index in range(len(members)):
-        for kind in (FORWARD, BACKWARD):
-            for chunk in range(plan.vpp):
-                key = (index, kind, chunk)
-                table[key] = (into.get(key), out.get(key))
-    return table
+        for kind, chunk in passes:
+            following = chunk * plan.pp + member.stage + (1 if kind == FORWARD else -1)
+            if not 0 <= following < plan.pp * plan.vpp:
+                continue
+            stage, next_chunk = following % plan.pp, following // plan.pp
+            target = number[member.replica.replica, stage, member.tensor]
+            context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, costs)))
+            out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
+    keys = [(index, kind, chunk) for index in range(len(members)) for kind, chunk in passes]
+    return {key: (into.get(key), out.get(key)) for key in keys}
 
 
-def _message(context: Context, member: Member, *, crosses: bool, flows: int) -> TransferCost:
-    """Return the cost of one micro-batch's boundary tensor from stage to stage."""
+def _message(context: Context, member: Member, to_stage: int, known: dict[tuple[bool, int], TransferCost]) -> TransferCost:
+    """Return the cost of one micro-batch's boundary tensor from a member's stage to another of the same replica."""
+    placement, replica = context.placement, member.replica.replica
+    crosses = placement.domain(member.stage, replica) != placement.domain(to_stage, replica)
+    flows = placement.flows(member.stage, member.replica)
+    if (crosses, flows) not in known:
+        known[crosses, flows] = _boundary_cost(context, member, crosses=crosses, flows=flows)
+    return known[crosses, flows]
+
+
+def _boundary_cost(context: Context, member: Member, *, crosses: bool, flows: int) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
     size = placement.model.boundary_elements * plan.micro_batch * context.numbers.element_bytes
     cut = plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1
@@ -158,37 +164,28 @@ def _message(context: Context, member: Member, *, crosses: bool, flows: int) -> 
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:
         return cost
     gather = context.cost("all_gather", size, placement.tensor_span(member.stage, member.replica.replica))
-    return TransferCost(
-        latency_s=cost.latency_s + gather.total_s, full_s=cost.full_s, port_bytes_per_s=cost.port_bytes_per_s,
-        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes,
-    )  # fmt: skip
+    return replace(cost, latency_s=cost.latency_s + gather.total_s)
 
 
-def _program(
-    context: Context, members: list[Member], index: int, channels: dict[tuple[int, int, int], tuple[int | None, int | None]]
-) -> Program:
+def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, int, int], Ends]) -> Program:
     placement, plan, member = context.placement, context.placement.plan, members[index]
     span = placement.tensor_span(member.stage, member.replica.replica)
     key = (span, member.stage, member.tensor, member.replica.replica if "tp" in plan.unfold else 0)
     if key not in context.work:
         context.work[key] = StageWork(context, member.stage, span, unfold_tensor="tp" in plan.unfold, replica=member.replica.replica)
-    work = context.work[key]
-    exchange = exchange_for(context, work, member, len(placement.classes))
+    exchange = exchange_for(context, context.work[key], member, len(placement.classes))
     order = plan.schedule.order(stage=member.stage, stages=plan.pp, chunks=plan.vpp, microbatches=placement.microbatches)
-    repeats = (
-        Repeat(exchange.begin(), 1),
-        *_expanded(order, exchange, placement.microbatches, index, channels),
-        Repeat(exchange.end(), 1),
-    )
-    folded = 1 if "tp" in plan.unfold else plan.tp
+    ends = {(kind, chunk): channels[index, kind, chunk] for kind in (FORWARD, BACKWARD) for chunk in range(plan.vpp)}
+    begin = Repeat(exchange.begin(), 1)
+    passes = Expansion(exchange, placement.microbatches, ends).expanded(order)
     return Program(
         stage=member.stage,
         replica=member.replica.replica,
-        multiplicity=member.replica.multiplicity * folded,
+        multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp),
         node=placement.node(member.stage, member.replica.replica),
         flows=placement.flows(member.stage, member.replica),
         label=_label(plan.pp, placement, member),
-        repeats=repeats,
+        repeats=(begin, *passes, Repeat(exchange.end(), 1)),
     )
 
 
@@ -199,48 +196,3 @@ def _label(stages: int, placement: Placement, member: Member) -> str:
     if "tp" in placement.plan.unfold:
         parts.append(f"tensor {member.tensor}")
     return " ".join(parts)
-
-
-def _expanded(
-    order: Order, exchange: Exchange, microbatches: int, index: int, channels: dict[tuple[int, int, int], tuple[int | None, int | None]]
-) -> list[Repeat]:
-    """Return an order as instructions; iterations that hold a first forward or a last backward stand apart."""
-    seen: dict[Action, int] = {}
-    known: dict[tuple[Action, bool], list[Instruction]] = {}
-    result: list[Repeat] = []
-
-    def passed(action: Action, *, special: bool) -> list[Instruction]:
-        receive, to = channels[index, action.kind, action.chunk]
-        if action.kind == FORWARD:
-            return exchange.forward(action.chunk, first=special, receive=receive, to=to)
-        return exchange.backward(action.chunk, last=special, receive=receive, to=to)
-
-    def body(actions: tuple[Action, ...]) -> tuple[Instruction, ...]:
-        instructions: list[Instruction] = []
-        for action in actions:
-            done = seen[action] = seen.get(action, 0) + 1
-            special = done == (1 if action.kind == FORWARD else microbatches)
-            if (action, special) not in known:
-                known[action, special] = passed(action, special=special)
-            instructions += known[action, special]
-        return tuple(instructions)
-
-    for run in order:
-        per_body = {action: run.body.count(action) for action in set(run.body)}
-        left = run.repeat
-        if left and any(action.kind == FORWARD and action not in seen for action in per_body):
-            result.append(Repeat(body(run.body), 1))
-            left -= 1
-        closing = any(a.kind == BACKWARD and seen.get(a, 0) + left * n == microbatches for a, n in per_body.items())
-        middle = left - 1 if closing else left
-        if middle > 0:
-            before = dict(seen)
-            result.append(Repeat(body(run.body), middle))
-            for action, times in per_body.items():
-                seen[action] = before.get(action, 0) + times * middle
-        if closing and left > 0:
-            result.append(Repeat(body(run.body), 1))
-    return result
-
-
-__all__ = ["DATA", "Context", "Lowered", "Member", "lower"]

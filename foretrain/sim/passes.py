@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Step
-from foretrain.models.ops import Boundary, Kernel, Layout, Op
+from foretrain.models.ops import Boundary, Kernel, Layout
 from foretrain.sim.collectives import NOTHING, TransferCost, collective
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
@@ -124,20 +124,20 @@ class Passes:
         if self.layout.tp == 1:
             return ()
         size = step.elements * self.layout.micro_batch * self.layout.element_bytes
-        sequence = self.layout.sequence_parallel
         name = f"{step.name} {'backward' if backward else 'forward'}"
         if step.kind == "loss":
             small = step.elements * self.layout.micro_batch * 4.0
             return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
-        if step.kind == "enter":
-            if not backward:
-                return self.comm_leg(name, "all_gather", size) if sequence else ()
-            if not sequence:
-                return self.comm_leg(name, "all_reduce", size, beside)
-            return (*self.comm_leg(name, "all_gather", size, before), *self.comm_leg(name, "reduce_scatter", size, beside))
-        if not backward:
-            return self.comm_leg(name, "reduce_scatter" if sequence else "all_reduce", size)
-        return self.comm_leg(name, "all_gather", size) if sequence else ()
+        if (step.kind == "enter") is backward:
+            return self._reduced(name, size, backward=backward, beside=beside, before=before)
+        return self.comm_leg(name, "all_gather", size) if self.layout.sequence_parallel else ()
+
+    def _reduced(self, name: str, size: float, *, backward: bool, beside: Leg | None, before: Leg | None) -> tuple[Leg, ...]:
+        """Return the side of a boundary that adds up: forward where activations leave, backward where they entered."""
+        if not self.layout.sequence_parallel:
+            return self.comm_leg(name, "all_reduce", size, beside)
+        gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward else ()
+        return (*gather, *self.comm_leg(name, "reduce_scatter", size, beside))
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}

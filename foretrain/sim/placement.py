@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
@@ -163,9 +164,11 @@ def _check_tensor(model: Model, plan: Plan) -> None:
         raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
     for name, size in model.tensor_dims.items():
         if size % plan.tp:
-            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {closest(plan.tp, divisors(size))}")
+            options = closest(plan.tp, divisors(size))
+            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {options}")
     if plan.sequence_parallel and model.seq_len % plan.tp:
-        raise PlanError(f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; use {closest(plan.tp, divisors(model.seq_len))}")
+        options = closest(plan.tp, divisors(model.seq_len))
+        raise PlanError(f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; use one of {options}")
 
 
 def _check_sharding(plan: Plan) -> None:
@@ -201,7 +204,7 @@ def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
     size = (len(layers) + 2) // chunks
     if (len(layers) + 2) % chunks == 0 and size > 1:
         edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
-        return tuple(tuple(layers[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
     options = [d for d in divisors(len(layers)) if d % plan.vpp == 0]
     stages = [d // plan.vpp for d in options] or divisors(len(layers))
     raise PlanError(
@@ -223,5 +226,5 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
         firsts = [(stage * plan.dp + replica) * tp for stage in range(plan.pp)]
         homes = [first // domain for first in firsts]
         reach = [(first + tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
-        found.setdefault((*reach, *(int(a != b) for a, b in zip(homes, homes[1:], strict=False))), []).append(replica)
+        found.setdefault((*reach, *(int(a != b) for a, b in pairwise(homes))), []).append(replica)
     return tuple(ReplicaClass(members=tuple(members)) for members in found.values())

@@ -34,7 +34,8 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
     """
     if recipe.precision not in accelerator.peak_flop_per_s:
         known = ", ".join(name for name in ELEMENT_BYTES if name in accelerator.peak_flop_per_s)
-        raise RecipeError(f"{accelerator.name} has no {recipe.precision} rate; use one of {known}, or add peak.{recipe.precision} to its profile")
+        remedy = f"use one of {known}, or add peak.{recipe.precision} to its profile"
+        raise RecipeError(f"{accelerator.name} has no {recipe.precision} rate; {remedy}")
     mixed = recipe.precision in ("fp16", "bf16")
     state = software.state if mixed else FULL
     if not sharded and state.parameter_bytes == 0.0:

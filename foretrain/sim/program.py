@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.segment import Segment
@@ -17,7 +17,7 @@ class Instruction(NamedTuple):
     """One opcode and its operand: a Segment, a channel or collective number, a slot, or bytes."""
 
     opcode: int
-    operand: object
+    operand: Any
 
 
 class Repeat(NamedTuple):

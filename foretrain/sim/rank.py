@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from simpy.events import Event
 
-from foretrain.sim.program import Instruction, Program
+from foretrain.sim.program import CollectiveSpec, Instruction, Program
 
 if TYPE_CHECKING:
     from foretrain.sim.collectives import TransferCost
@@ -23,9 +24,11 @@ class Channel:
 
     __slots__ = ("cost", "links", "queue", "source", "target", "waiter")
 
-    def __init__(self, source: Rank, target: Rank) -> None:
+    def __init__(self, source: Rank, target: Rank, cost: TransferCost, links: tuple[tuple[Link, float], ...]) -> None:
         self.source = source
         self.target = target
+        self.cost = cost
+        self.links = links
         self.queue: deque[Transfer] = deque()
         self.waiter: Rank | None = None
 
@@ -34,14 +37,56 @@ class Rank:
     """One simulated rank. Totals are in seconds, bytes or counts; `counts` has one entry per segment."""
 
     __slots__ = (
-        "active", "bubble_s", "body", "counts", "done_s", "event", "exposed", "extra", "finished", "host", "host_wait_s",
-        "callbacks", "index", "leg", "leg_end", "leg_left", "leg_rate", "leg_since", "leg_start", "legs", "link_bytes", "loop", "memory", "messages_exposed_s", "messages_s", "mode",
-        "moved", "network_bytes", "pending", "pc", "peak", "peak_activations", "peak_buffers", "activations", "buffers",
-        "port_in", "port_out", "network_in", "network_out", "program", "repeats_left", "segment", "segment_start", "streams",
-        "wait_since", "wake_at", "waiting",
+        "activations",
+        "active",
+        "body",
+        "bubble_s",
+        "buffers",
+        "callbacks",
+        "counts",
+        "done_s",
+        "event",
+        "exposed",
+        "extra",
+        "finished",
+        "host",
+        "host_wait_s",
+        "index",
+        "leg",
+        "leg_end",
+        "leg_left",
+        "leg_rate",
+        "leg_since",
+        "leg_start",
+        "legs",
+        "link_bytes",
+        "loop",
+        "memory",
+        "messages_exposed_s",
+        "messages_s",
+        "mode",
+        "moved",
+        "network_bytes",
+        "network_in",
+        "network_out",
+        "pc",
+        "peak",
+        "peak_activations",
+        "peak_buffers",
+        "pending",
+        "port_in",
+        "port_out",
+        "program",
+        "repeats_left",
+        "segment",
+        "segment_start",
+        "streams",
+        "wait_since",
+        "waiting",
+        "wake_at",
     )  # fmt: skip
 
-    def __init__(self, index: int, program: Program, segments: int, streams: int) -> None:
+    def __init__(self, index: int, program: Program, segments: int, streams: int) -> None:  # noqa: PLR0915 - one line per total
         self.index = index
         self.program = program
         self.loop = -1
@@ -62,7 +107,7 @@ class Rank:
         self.leg_rate = 1.0
         self.active = 0
         """Collectives of this rank that run in the background now."""
-        self.streams: list[deque[object]] = [deque() for _ in range(streams)]
+        self.streams: list[deque[CollectiveSpec]] = [deque() for _ in range(streams)]
         self.finished: set[int] = set()
         self.pending: set[int] = set()
         self.counts = [0] * segments
@@ -74,7 +119,7 @@ class Rank:
         self.bubble_s = self.host_wait_s = self.done_s = 0.0
         self.messages_s = self.messages_exposed_s = 0.0
         """Seconds of point-to-point messages that this rank received, and those that it waited for (sent ones included)."""
-        self.callbacks: list[object] = []
+        self.callbacks: list[Callable[[Any], None]] = []
         self.link_bytes = 0.0
         self.network_bytes = 0.0
         self.memory = 0.0
@@ -91,3 +136,8 @@ def links_between(source: Rank, target: Rank, cost: TransferCost) -> tuple[tuple
     port, network = cost.port_bytes_per_s, cost.network_bytes_per_s * source.program.flows
     ports = ((source.port_out, port), (target.port_in, port)) if port else ()
     return (*ports, (source.network_out, network), (target.network_in, network)) if network else ports
+
+
+def add(totals: dict[str, float], key: str, amount: float) -> None:
+    """Add to one entry of a rank's totals."""
+    totals[key] = totals.get(key, 0.0) + amount

@@ -33,7 +33,7 @@ J_PER_KWH = 3.6e6
 S_PER_H = 3600.0
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, *, software: Software | None = None, detail: str = "segment", seed: int = 0
 ) -> Prediction:
     """Return the prediction of one optimizer step.

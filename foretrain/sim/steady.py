@@ -104,7 +104,7 @@ def _state(engine: Engine, now: float) -> State | None:
         if rank.mode == DONE or rank.loop < 0:
             return None
         _rank_state(rank, now, engine.job.queue_depth_s, positions, times)
-    for channel in engine.channels:
+    for channel in engine.messages.channels:
         positions.append((len(channel.queue), channel.waiter is None))
         times += [max(0.0, transfer.arrival - now) for transfer in channel.queue]
     for link in engine.links:

@@ -1,0 +1,114 @@
+"""Segments that something disturbs, played leg by leg at a rate that changes when background collectives start or end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from foretrain.sim.collectives import TransferCost
+from foretrain.sim.rank import IDLE, LEGS, Rank, add, links_between
+from foretrain.sim.segment import HOST, TENSOR, Leg, Segment
+
+if TYPE_CHECKING:
+    from foretrain.sim.engine import Engine
+
+
+class Legs:
+    """Plays the legs of segments."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def begin(self, rank: Rank, segment: Segment, now: float) -> None:
+        """Begin a segment with its first leg."""
+        rank.mode = LEGS
+        rank.segment = segment
+        rank.segment_start = now
+        rank.legs = segment.ops if self.engine.ops else segment.legs
+        rank.leg = 0
+        if self.engine.recorder is not None:
+            self.engine.recorder.memory(rank, now)
+        self._begin_leg(rank, now)
+
+    def _begin_leg(self, rank: Rank, now: float) -> None:
+        leg = rank.legs[rank.leg]
+        rank.leg_start = rank.leg_since = now
+        rank.leg_left = leg.device_s
+        rank.leg_rate = self._rate(rank, leg)
+        rank.leg_end = rank.host + leg.lead_s
+        rank.host += leg.launch_s
+        if leg.transfer is not None and leg.device_s > 0.0 and rank.leg_end <= now + leg.device_s:
+            self._inline_transfer(rank, leg.transfer)
+            return
+        self.engine.arm(rank, max(now + rank.leg_left / rank.leg_rate, rank.leg_end))
+
+    def _inline_transfer(self, rank: Rank, cost: TransferCost) -> None:
+        transfer = self.engine.network.start(cost, links_between(rank, rank, cost))
+        rank.waiting = transfer
+        transfer.retimed = lambda moved: self.engine.arm(rank, moved.arrival) if rank.waiting is moved else None
+        self.engine.arm(rank, transfer.arrival)
+
+    def _rate(self, rank: Rank, leg: Leg) -> float:
+        return 1.0 - self.engine.job.overlap_loss if rank.active and leg.transfer is None and HOST not in leg.class_s else 1.0
+
+    def rerate(self, rank: Rank) -> None:
+        """Change the rate of the leg under way: a background collective has started or ended."""
+        leg = rank.legs[rank.leg]
+        rate = self._rate(rank, leg)
+        if rate == rank.leg_rate or leg.transfer is not None:
+            return
+        now = self.engine.env.now
+        rank.leg_left = max(0.0, rank.leg_left - (now - rank.leg_since) * rank.leg_rate)
+        rank.leg_since = now
+        rank.leg_rate = rate
+        self.engine.arm(rank, max(now + rank.leg_left / rate, rank.leg_end))
+
+    def split(self, rank: Rank) -> None:
+        """Turn a segment that is under way at full rate into legs from where it is."""
+        segment, now = rank.segment, self.engine.env.now
+        assert segment is not None, "only a segment under way is split"
+        rank.host -= segment.launch_s
+        rank.legs = segment.legs
+        rank.mode = LEGS
+        at, host = rank.segment_start, rank.host
+        for number, leg in enumerate(rank.legs):
+            end = max(at + leg.device_s, host + leg.lead_s)
+            if end > now or number == len(rank.legs) - 1:
+                rank.leg = number
+                rank.leg_start, rank.leg_since = at, now
+                rank.leg_left = min(leg.device_s, max(0.0, end - now))
+                rank.leg_end = host + leg.lead_s
+                rank.leg_rate = self._rate(rank, leg)
+                rank.host = host + leg.launch_s
+                self.engine.arm(rank, max(now + rank.leg_left / rank.leg_rate, rank.leg_end))
+                return
+            at, host = end, host + leg.launch_s
+
+    def done(self, rank: Rank) -> None:
+        """Account a finished leg and go on to the next, or to the next instruction."""
+        now = self.engine.env.now
+        leg = rank.legs[rank.leg]
+        taken = now - rank.leg_start
+        stretch = taken - leg.device_s
+        if stretch > 0.0:
+            worked = rank.leg_since + rank.leg_left / rank.leg_rate - rank.leg_start
+            self._stretched(rank, leg, stretch, max(0.0, taken - worked) if leg.transfer is None else 0.0)
+        if self.engine.recorder is not None:
+            self.engine.recorder.piece(rank, leg, rank.leg_start, now)
+        rank.waiting = None
+        rank.leg += 1
+        if rank.leg < len(rank.legs):
+            self._begin_leg(rank, now)
+            return
+        rank.mode = IDLE
+        self.engine.advance(rank)
+
+    def _stretched(self, rank: Rank, leg: Leg, stretch: float, host_bound: float) -> None:
+        """Account time beyond a leg's own: waiting for the host, contention on links, compute slowed by overlap."""
+        waited = min(stretch, host_bound)
+        rank.host_wait_s += waited
+        rest = stretch - waited
+        if leg.transfer is not None or leg.device_s <= 0.0:
+            add(rank.extra, TENSOR, rest)
+            return
+        for name, seconds in leg.class_s.items():
+            add(rank.extra, name, rest * seconds / leg.device_s)
