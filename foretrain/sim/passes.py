@@ -73,7 +73,7 @@ class Passes:
         if cost.total_s == 0.0:
             return ()
         hidden = min(cost.total_s, hidden_by.device_s) if hidden_by is not None else 0.0
-        launch = self.pricer.software.host.launch_s
+        launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
         joules = {"links": cost.wire_bytes * self.pricer.accelerator.power.link_j_per_byte}
         leg = Leg(

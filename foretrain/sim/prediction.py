@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.timeline import Timeline
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BREAKDOWN = (
     "math", "memory", "overhead",
@@ -119,6 +124,28 @@ class Prediction:
     def fits(self) -> bool:
         """Whether every stage fits its accelerator's memory."""
         return all(stage.fits for stage in self.memory)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as plain data that JSON can hold, in SI units with the unit in each key."""
+        from foretrain.sim.report import prediction_to_dict  # noqa: PLC0415  # report reads this module
+
+        return prediction_to_dict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the prediction as a table of one row, nested fields under dotted names."""
+        from foretrain.sim.report import prediction_to_frame  # noqa: PLC0415  # report reads this module
+
+        return prediction_to_frame(self)
+
+    def to_trace(self, path: str | Path, detail: str = "segment") -> None:
+        """Write the timeline as Chrome trace JSON that Perfetto opens, gzipped where the path ends in `.gz`.
+
+        Raises:
+            OutputError: where the file cannot be written.
+        """
+        from foretrain.sim.trace import write_trace  # noqa: PLC0415  # numpy, only where a trace is written
+
+        write_trace(self.timeline(detail), Path(path), title=f"{self.model} on {self.cluster}")
 
     def timeline(self, detail: str = "segment") -> Timeline:
         """Play the job again and return what each simulated rank did, without the steady-state jump."""

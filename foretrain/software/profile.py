@@ -40,6 +40,8 @@ class HostCost:
 
     launch_s: float
     """Host time to issue one kernel."""
+    collective_s: float
+    """Host time to issue one collective inside a pass: a launch, its bookkeeping and stream waits."""
     launch_gap_s: float
     """Device idle between two dependent kernels even when the host is ahead."""
     blocking: bool

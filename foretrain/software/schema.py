@@ -36,6 +36,7 @@ class HostFile(Strict):
     """See `HostCost`."""
 
     launch_s: Number
+    collective_s: Number
     launch_gap_s: Number
     blocking: bool
     step_s: Number
