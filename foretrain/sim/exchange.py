@@ -195,13 +195,14 @@ class FullySharded(Exchange):
     def _pass(self, chunk: int, order: list[int], direction: str, *, last: bool) -> Instructions:
         """Gather one unit ahead, play, free, reduce: two units are whole at a time."""
         units = self.work.state.units[chunk]
+        whole = [self._whole_bytes(unit.parameters, direction) for unit in units]
         gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
         result: Instructions = []
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
         for position, unit in enumerate(order):
             coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
             for other in coming:
-                result.append(Instruction(RESIZE, self._whole_bytes(units[other].parameters)))
+                result.append(Instruction(RESIZE, whole[other]))
                 pair = gathers[other]
                 if pair is not None:
                     result.append(pair[0])
@@ -211,7 +212,7 @@ class FullySharded(Exchange):
             result += self._compute(direction, chunk, unit)
             if direction == "backward":
                 result += self._reduce(chunk, unit, units[unit].parameters, last=last)
-            result.append(Instruction(RESIZE, -self._whole_bytes(units[unit].parameters)))
+            result.append(Instruction(RESIZE, -whole[unit]))
         return result
 
     def _compute(self, direction: str, chunk: int, unit: int) -> Instructions:
@@ -227,8 +228,12 @@ class FullySharded(Exchange):
         exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
         return [issue for issue, _ in pairs] + exposed
 
-    def _whole_bytes(self, parameters: float) -> float:
-        return parameters * self.context.numbers.state.gather_bytes if self.context.placement.plan.shards > 1 else 0.0
+    def _whole_bytes(self, parameters: float, direction: str) -> float:
+        """Return what a unit takes while it is whole: its parameters, and backward the gradient that is not reduced yet."""
+        state = self.context.numbers.state
+        if self.context.placement.plan.shards == 1:
+            return 0.0
+        return parameters * (state.gather_bytes + (state.reduce_bytes if direction == "backward" else 0.0))
 
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.model import Block
 from foretrain.sim.placement import Placement
@@ -43,8 +43,6 @@ def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageStat
     plan = placement.plan
     units = tuple(chunk_units(placement, stage, chunk) for chunk in range(plan.vpp))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
-    if plan.pp == 1:
-        parameters -= placement.model.tied_parameters / plan.tp
     state = numbers.state
     everything = plan.shards if plan.zero == 3 else 1
     updated = parameters / plan.shards
@@ -66,8 +64,18 @@ def chunk_units(placement: Placement, stage: int, chunk: int) -> tuple[Unit, ...
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:
-        units += [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        units += _untied([_unit(block, plan.tp, layer=False) for block in model.epilogue], model.tied_parameters / plan.tp, plan.pp)
     return tuple(units)
+
+
+def _untied(units: list[Unit], tied: float, stages: int) -> list[Unit]:
+    """Return the units of the epilogue without the parameters that it shares with a prologue on the same rank."""
+    result = []
+    for unit in units:
+        shared = min(unit.parameters, tied) if stages == 1 else 0.0
+        tied -= shared
+        result.append(replace(unit, parameters=unit.parameters - shared))
+    return result
 
 
 def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
