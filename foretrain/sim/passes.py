@@ -43,7 +43,7 @@ class Passes:
         """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
         key = (id(block), layer)
         if key not in self._forward:
-            kept = self._kept_bytes(block, layer=layer)
+            kept = self._policy(layer).kept_bytes(block, self.layout)
             legs = tuple(self._forward_legs(block.steps))
             self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept)
         return self._forward[key]
@@ -52,10 +52,11 @@ class Passes:
         """Return the backward pass, with what it recomputes before."""
         key = (id(block), layer)
         if key not in self._backward:
-            again = self._policy(layer).again(block.steps)
+            policy = self._policy(layer)
+            again = policy.again(block.steps)
             legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
             full = sum(op.saved_bytes(self.layout) for op in block.ops)
-            kept = self._kept_bytes(block, layer=layer)
+            kept = policy.kept_bytes(block, self.layout)
             self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full))
         return self._backward[key]
 
@@ -150,15 +151,6 @@ class Passes:
 
     def _policy(self, layer: bool) -> Recomputation:  # noqa: FBT001 - a key, as in forward and backward
         return recomputation(self.recompute, self.pricer.software.selective) if layer else NOTHING_AGAIN
-
-    def _kept_bytes(self, block: Block, *, layer: bool) -> float:
-        policy = self._policy(layer)
-        again = {id(step) for step in policy.again(block.steps)}
-        kept = sum(op.saved_bytes(self.layout) for op in block.ops if id(op) not in again)
-        if not policy.keeps_input:
-            return kept
-        layout = self.layout
-        return kept + block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
 
 
 def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:

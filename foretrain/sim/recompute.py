@@ -6,18 +6,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from foretrain.models.matmul import Linear
-from foretrain.models.model import Step
-from foretrain.models.ops import Boundary, Op
+from foretrain.models.model import Block, Step
+from foretrain.models.ops import Boundary, Layout, Op
 
 CORE = "core_attention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recomputation:
-    """`again` names the steps that run again; `keeps_input` says that the layer's input is kept for them."""
+    """What runs again, named by `again`, and what a layer keeps for it.
+
+    Steps that do not run again keep what they always keep, unless `outputs` is above zero: the layer then keeps that share of its
+    products' outputs instead. `inputs` counts the tensors of the size of its input that it keeps besides.
+    """
 
     again: Callable[[Sequence[Step]], tuple[Step, ...]]
-    keeps_input: bool
+    inputs: int
+    outputs: float = 0.0
+
+    def kept_bytes(self, block: Block, layout: Layout) -> float:
+        """Return the activation bytes that one micro-batch keeps on one rank for a layer."""
+        again = {id(step) for step in self.again(block.steps)}
+        boundary = self.inputs * block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
+        if self.outputs:
+            return boundary + self.outputs * sum(_output_bytes(op, layout) for op in block.ops if isinstance(op, Linear))
+        return boundary + sum(op.saved_bytes(layout) for op in block.ops if id(op) not in again)
+
+
+def _output_bytes(linear: Linear, layout: Layout) -> float:
+    cut = {"column": layout.tp, "row": layout.sequence_cut, "none": 1}[linear.cut]
+    return layout.micro_batch * linear.tokens * linear.out_features * layout.element_bytes / cut
 
 
 def _core(steps: Sequence[Step]) -> tuple[Step, ...]:
@@ -25,7 +43,10 @@ def _core(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 def _alternate(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return all but attention and every other product: torchtitan's per-op policy saves the first product of each pair."""
+    """Return all but attention and every other product: torchtitan's per-op policy saves the first product of each pair.
+
+    It keeps half of the products' outputs, the attention's and the layer's input.
+    """
     result: list[Step] = []
     products = 0
     for step in steps:
@@ -42,12 +63,12 @@ def _all_but_products(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(step for step in steps if isinstance(step, Op) and not isinstance(step, Linear))
 
 
-NOTHING_AGAIN = Recomputation(again=lambda _steps: (), keeps_input=False)
-_FULL = Recomputation(again=tuple, keeps_input=True)
+NOTHING_AGAIN = Recomputation(again=lambda _steps: (), inputs=0)
+_FULL = Recomputation(again=tuple, inputs=1)
 _SELECTIVE = {
-    "core_attention": Recomputation(again=_core, keeps_input=False),
-    "alternate_products": Recomputation(again=_alternate, keeps_input=True),
-    "all_but_products": Recomputation(again=_all_but_products, keeps_input=True),
+    "core_attention": Recomputation(again=_core, inputs=0),
+    "alternate_products": Recomputation(again=_alternate, inputs=2, outputs=0.5),
+    "all_but_products": Recomputation(again=_all_but_products, inputs=1, outputs=1.0),
 }
 
 

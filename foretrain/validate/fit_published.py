@@ -4,7 +4,7 @@ One constant set per accelerator and software profile: no constant belongs to a 
 a factor on what the profile holds (its logarithm has a normal prior around 0), on log(predicted / measured) with a soft-L1 loss,
 every source weighted by the square root of its size. Prints factor, prior, and what five-fold cross-validation leaves.
 
-    python benchmarks/fit_published.py [--folds 5]
+    python -m foretrain.validate.fit_published [--folds 5]
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ CONSTANTS = (
     Constant(owner="megatron-deepspeed", field="matmul_scale", prior=0.06),
     Constant(owner="megatron-deepspeed", field="stream_scale", prior=0.15),
     Constant(owner="megatron-deepspeed", field="collective_scale", prior=0.25),
-    Constant(owner="megatron-deepspeed", field="launch", prior=0.5),
+    Constant(owner="megatron-deepspeed megatron-deepspeed-blocking", field="launch_s", prior=0.5),
+    Constant(owner="megatron-deepspeed megatron-deepspeed-blocking", field="collective_s", prior=0.5),
+    Constant(owner="megatron-deepspeed megatron-deepspeed-blocking", field="step_s", prior=0.7),
+    Constant(owner="megatron-deepspeed megatron-deepspeed-blocking", field="microbatch_s", prior=0.7),
     Constant(owner="megatron-deepspeed-blocking", field="matmul_scale", prior=0.06),
     Constant(owner="megatron-deepspeed-blocking", field="collective_scale", prior=0.25),
     Constant(owner="composer-fsdp", field="matmul_scale", prior=0.06),
@@ -128,8 +131,8 @@ def changed(job: Job, factors: dict[tuple[str, str], float]) -> Job:
 
 
 def _software(software: Software, field: str, factor: float) -> Software:
-    if field == "launch":
-        return replace(software, host=replace(software.host, launch_s=software.host.launch_s * factor))
+    if field in ("launch_s", "collective_s", "step_s", "microbatch_s"):
+        return replace(software, host=replace(software.host, **{field: getattr(software.host, field) * factor}))
     return replace(software, **{field: getattr(software, field) * factor})
 
 
@@ -217,7 +220,8 @@ def summary(found: list[Case], errors: np.ndarray) -> str:
         if not math.isnan(value):
             by[case.source].append(value)
     for source, values in sorted(by.items()):
-        lines.append(f"  {source:18s} n {len(values):4d}  mean |error| {100 * np.mean(np.abs(values)):5.1f} %  bias {100 * np.mean(values):+5.1f} %")
+        size, bias = 100 * np.mean(np.abs(values)), 100 * np.mean(values)
+        lines.append(f"  {source:18s} n {len(values):4d}  mean |error| {size:5.1f} %  bias {bias:+5.1f} %")
     means = [np.mean(np.abs(values)) for values in by.values()]
     lines.append(f"  mean over sources {100 * np.mean(means):.1f} %, over cases {100 * np.nanmean(np.abs(relative)):.1f} %")
     return "\n".join(lines)
@@ -229,7 +233,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=0, help="cross-validate in so many folds")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    found = cases({"llm-foundry": 3, "internevo": 2, "bloom-prequel": 2, "bulk": 12, "maxtext": 2})
+    found = cases({"llm-foundry": 3, "internevo": 2, "bloom-prequel": 2, "bulk": 9, "maxtext": 2})
     with ProcessPoolExecutor(arguments.workers, initializer=_hold, initargs=(found,)) as pool:
         fit = Fit(pool, found)
         everything = list(range(len(found)))
