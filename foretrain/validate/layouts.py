@@ -73,7 +73,7 @@ def recomputation(row: Row) -> tuple[str, tuple[str, ...]]:
     if kind == "custom" and re.search("offload", words, re.IGNORECASE):
         return "full", (f"recompute {words!r} taken as full: offload of activations is not simulated",)
     if kind == "selective" and words not in ("selective", ""):
-        return kind, (f"recompute {words!r} taken as selective (attention core)",)
+        return kind, (f"recompute {words!r} taken as what the software profile runs again",)
     if kind in ("none", "selective", "full"):
         return kind, ()
     if words:
