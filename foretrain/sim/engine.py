@@ -20,7 +20,7 @@ from foretrain.sim.links import Link, Network
 from foretrain.sim.messages import Messages
 from foretrain.sim.observers import Recorder, Watcher
 from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, SEND, SEND_AND_WAIT, WAIT, Job
-from foretrain.sim.rank import COALESCED, DONE, LEGS, Rank
+from foretrain.sim.rank import COALESCED, DONE, IDLE, LEGS, Rank
 from foretrain.sim.segment import Segment
 
 
@@ -109,8 +109,21 @@ class Engine:
             return
         if rank.mode == LEGS:
             self.legs.done(rank)
-        else:
-            self.advance(rank)
+            return
+        if rank.mode == COALESCED:
+            self._segment_done(rank)
+        self.advance(rank)
+
+    def _segment_done(self, rank: Rank) -> None:
+        """Account a segment that was played whole, now that nothing can split it any more."""
+        segment = rank.segment
+        assert segment is not None, "only a segment under way ends"
+        undisturbed = rank.segment_start + segment.device_s
+        if rank.wake_at > undisturbed:
+            rank.host_wait_s += rank.wake_at - undisturbed
+        if self.recorder is not None:
+            self.recorder.piece(rank, segment, rank.segment_start, rank.wake_at)
+        rank.mode = IDLE
 
     # ── instructions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,17 +185,12 @@ class Engine:
         if self.ops or rank.active:
             self.legs.begin(rank, segment, now)
             return
-        end = now + segment.device_s
-        led = rank.host + segment.lead_s
-        if led > end:
-            rank.host_wait_s += led - end
-            end = led
+        end = max(now + segment.device_s, rank.host + segment.lead_s)
         rank.host += segment.launch_s
         rank.mode = COALESCED
         rank.segment = segment
         rank.segment_start = now
         if self.recorder is not None:
-            self.recorder.piece(rank, segment, now, end)
             self.recorder.memory(rank, now)
         self.arm(rank, end)
 

@@ -69,19 +69,29 @@ class Legs:
         rank.host -= segment.launch_s
         rank.legs = segment.legs
         rank.mode = LEGS
-        at, host = rank.segment_start, rank.host
+        at = rank.segment_start
         for number, leg in enumerate(rank.legs):
-            end = max(at + leg.device_s, host + leg.lead_s)
+            end = max(at + leg.device_s, rank.host + leg.lead_s)
             if end > now or number == len(rank.legs) - 1:
                 rank.leg = number
-                rank.leg_start, rank.leg_since = at, now
-                rank.leg_left = min(leg.device_s, max(0.0, end - now))
-                rank.leg_end = host + leg.lead_s
-                rank.leg_rate = self._rate(rank, leg)
-                rank.host = host + leg.launch_s
-                self.engine.arm(rank, max(now + rank.leg_left / rank.leg_rate, rank.leg_end))
+                self._resume_leg(rank, leg, at, end)
                 return
-            at, host = end, host + leg.launch_s
+            rank.host_wait_s += end - at - leg.device_s
+            rank.host += leg.launch_s
+            if self.engine.recorder is not None:
+                self.engine.recorder.piece(rank, leg, at, end)
+            at = end
+
+    def _resume_leg(self, rank: Rank, leg: Leg, begun: float, end: float) -> None:
+        """Go on with a leg that began at `begun` and would end at `end`; what the device has not worked since, it waited."""
+        now = rank.leg_since = self.engine.env.now
+        rank.leg_left = min(leg.device_s, max(0.0, end - now))
+        rank.leg_start = now - (leg.device_s - rank.leg_left)
+        rank.host_wait_s += rank.leg_start - begun
+        rank.leg_end = rank.host + leg.lead_s
+        rank.host += leg.launch_s
+        rank.leg_rate = self._rate(rank, leg)
+        self.engine.arm(rank, max(now + rank.leg_left / rank.leg_rate, rank.leg_end))
 
     def done(self, rank: Rank) -> None:
         """Account a finished leg and go on to the next, or to the next instruction."""

@@ -36,8 +36,6 @@ class Messages:
         channel.queue.append(transfer)
         if channel.waiter is not None and len(channel.queue) == 1:
             self.engine.arm(channel.waiter, transfer.arrival)
-        if self.engine.recorder is not None:
-            self.engine.recorder.message(rank, channel.target, now, transfer.arrival)
         return transfer
 
     def send_and_wait(self, rank: Rank, number: int, now: float) -> None:
@@ -55,6 +53,8 @@ class Messages:
         if queue and queue[0].end + queue[0].latency_s - now <= TINY * now:
             transfer = queue.popleft()
             rank.messages_s += transfer.end + transfer.latency_s - transfer.started
+            if self.engine.recorder is not None:
+                self.engine.recorder.message(channel, transfer.started, transfer.arrival)
             if rank.mode == BLOCKED and rank.waiting is channel:
                 flying = min(now - rank.wait_since, now - transfer.started)
                 rank.messages_exposed_s += flying

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from foretrain.sim.program import CollectiveSpec
-from foretrain.sim.rank import Rank
+from foretrain.sim.rank import Channel, Rank
 from foretrain.sim.segment import Leg, Segment
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ class Recorder(Protocol):
     def transfer(self, rank: Rank, spec: CollectiveSpec, start_s: float, end_s: float) -> None:
         """Take one collective of a background stream."""
 
-    def message(self, source: Rank, target: Rank, sent_s: float, arrived_s: float) -> None:
-        """Take one point-to-point message."""
+    def message(self, channel: Channel, sent_s: float, arrived_s: float) -> None:
+        """Take one point-to-point message, now received."""
 
     def memory(self, rank: Rank, time_s: float) -> None:
         """Take the memory of a rank, now changed."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from heapq import heapreplace, heappush
+from operator import attrgetter
+
 from foretrain.sim.program import CollectiveSpec, Job
-from foretrain.sim.rank import Rank
-from foretrain.sim.segment import DATA, Leg, Segment
+from foretrain.sim.rank import Channel, Rank
+from foretrain.sim.segment import PIPELINE, Leg, Segment
 from foretrain.sim.timeline import Flow, MemoryPoint, SimulatedRank, Slice, Timeline
 
 
@@ -16,7 +19,7 @@ class TimelineRecorder:
         self.static_bytes = static_bytes
         self.link_j_per_byte = link_j_per_byte
         self.slices: list[Slice] = []
-        self.flows: list[Flow] = []
+        self.sends: list[tuple[Flow, float]] = []
         self.points: list[MemoryPoint] = []
         self._kinds: dict[int, str] = {}
 
@@ -31,11 +34,12 @@ class TimelineRecorder:
     def transfer(self, rank: Rank, spec: CollectiveSpec, start_s: float, end_s: float) -> None:
         """Take one collective of a background stream."""
         joules = spec.cost.wire_bytes * self.link_j_per_byte
-        self.slices.append(Slice(rank.index, spec.stream, spec.name, DATA, start_s, end_s - start_s, joules))
+        self.slices.append(Slice(rank.index, spec.stream, spec.name, spec.kind, start_s, end_s - start_s, joules))
 
-    def message(self, source: Rank, target: Rank, sent_s: float, arrived_s: float) -> None:
-        """Take one point-to-point message."""
-        self.flows.append(Flow(source.index, sent_s, target.index, arrived_s))
+    def message(self, channel: Channel, sent_s: float, arrived_s: float) -> None:
+        """Take one point-to-point message, now received."""
+        flow = Flow(channel.source.index, sent_s, channel.target.index, arrived_s)
+        self.sends.append((flow, channel.cost.wire_bytes * self.link_j_per_byte))
 
     def memory(self, rank: Rank, time_s: float) -> None:
         """Take the memory of a rank, now changed."""
@@ -48,7 +52,23 @@ class TimelineRecorder:
             SimulatedRank(index=index, stage=program.stage, label=program.label, multiplicity=program.multiplicity)
             for index, program in enumerate(self.job.programs)
         )
+        self.sends.sort(key=lambda send: send[0].sent_s)
+        lanes, sent = self._lanes()
+        slices = sorted((*self.slices, *sent), key=attrgetter("start_s"))
         return Timeline(
-            ranks=ranks, streams=self.job.streams, slices=tuple(self.slices), flows=tuple(self.flows), memory=tuple(self.points),
-            step_s=step_s, baseline_w=baseline_w,
+            ranks=ranks, streams=self.job.streams + lanes, slices=tuple(slices), flows=tuple(flow for flow, _ in self.sends),
+            memory=tuple(self.points), step_s=step_s, baseline_w=baseline_w,
         )  # fmt: skip
+
+    def _lanes(self) -> tuple[tuple[str, ...], list[Slice]]:
+        """Return the names of the streams of messages and a slice for each message; those of a rank that overlap have streams of their own."""
+        first = len(self.job.streams)
+        slices: list[Slice] = []
+        busy: dict[int, list[tuple[float, int]]] = {}
+        for flow, joules in self.sends:
+            lanes = busy.setdefault(flow.source_rank, [])
+            lane = lanes[0][1] if lanes and lanes[0][0] <= flow.sent_s else len(lanes)
+            (heappush if lane == len(lanes) else heapreplace)(lanes, (flow.arrived_s, lane))
+            slices.append(Slice(flow.source_rank, first + lane, "send", PIPELINE, flow.sent_s, flow.arrived_s - flow.sent_s, joules))
+        most = max(map(len, busy.values()), default=0)
+        return tuple("sends" if lane == 0 else f"sends {lane + 1}" for lane in range(most)), slices

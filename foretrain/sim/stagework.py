@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from foretrain.sim.collectives import TransferCost
 from foretrain.sim.optimizer import optimizer_kernel
 from foretrain.sim.passes import BlockPass
 from foretrain.sim.placement import Span
@@ -84,8 +85,7 @@ class StageWork:
         parts = merged(legs, name)
         for number, leg in enumerate(parts):
             first, final = number == 0, number == len(parts) - 1
-            issue = Leg(name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=leg.joules)
-            played = leg if leg.transfer is None else issue
+            played = leg if leg.transfer is None else self._issue(leg, leg.transfer)
             result.append(
                 Instruction(COMPUTE, self._segment(leg.name, (played,), peak=peak if first else 0.0, delta=delta if final else 0.0))
             )
@@ -93,6 +93,14 @@ class StageWork:
                 group = -1 - (self.replica * context.placement.plan.pp + self.stage)
                 result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2)
         return tuple(result)
+
+    def _issue(self, leg: Leg, transfer: TransferCost) -> Leg:
+        """Return the start of a collective that is played apart: its launch, and the joules of the bytes that were hidden before."""
+        link_j = self.context.placement.cluster.accelerator.power.link_j_per_byte
+        joules = {"links": max(0.0, leg.joules["links"] - transfer.wire_bytes * link_j)}
+        return Leg(
+            name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s
+        )
 
     def _segment(self, name: str, legs: tuple[Leg, ...], peak: float = 0.0, delta: float = 0.0) -> Segment:
         return self.context.book.add(name, legs, legs, peak_bytes=peak, delta_bytes=delta)
