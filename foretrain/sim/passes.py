@@ -68,12 +68,12 @@ class Passes:
         """Return time that the device spends waiting for the host."""
         return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
 
-    def comm_leg(self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None) -> tuple[Leg, ...]:
-        """Return an inline tensor-parallel collective, less what runs beside `hidden_by`; nothing where it is free."""
+    def comm_leg(self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0) -> tuple[Leg, ...]:
+        """Return an inline tensor-parallel collective, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free."""
         cost = collective(kind, size_bytes, self.tensor, self.cluster, self.pricer.software.collective_scale)
         if cost.total_s == 0.0:
             return ()
-        hidden = min(cost.total_s, hidden_by.device_s) if hidden_by is not None else 0.0
+        hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
         launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
         joules = {"links": cost.wire_bytes * self.pricer.accelerator.power.link_j_per_byte}
@@ -98,24 +98,57 @@ class Passes:
 
     def _forward_legs(self, steps: Iterable[Step]) -> list[Leg]:
         legs: list[Leg] = []
+        feeding: Boundary | None = None
         for step in steps:
             if isinstance(step, Boundary):
-                legs += self._boundary(step, backward=False, beside=None, before=None)
-            else:
-                legs += [self.compute_leg(kernel) for kernel in step.forward(self.layout)]
+                feeding = step if self._pipelined and step.kind == "enter" else None
+                if feeding is None:
+                    beside = legs[-1] if self._pipelined and legs else None
+                    legs += self._boundary(step, backward=False, beside=beside, most=self._chunked)
+                continue
+            kernels = [self.compute_leg(kernel) for kernel in step.forward(self.layout)]
+            legs += [*self._fed(feeding, kernels, backward=False), *kernels]
+            feeding = None
         return legs
 
     def _backward_legs(self, steps: Sequence[Step]) -> list[Leg]:
         legs: list[Leg] = []
+        feeding: Boundary | None = None
         for step in reversed(steps):
             if isinstance(step, Boundary):
-                beside = legs[-1] if self.pricer.software.overlap.tensor_backward and len(legs) > 1 else None
-                legs += self._boundary(step, backward=True, beside=beside, before=legs[-2] if beside is not None else None)
-            else:
-                legs += [self.compute_leg(kernel) for kernel in step.backward(self.layout)]
+                feeding = step if self._pipelined and step.kind == "leave" else None
+                if feeding is None:
+                    beside = legs[-1] if self.pricer.software.overlap.tensor_backward and len(legs) > 1 else None
+                    legs += self._boundary(step, backward=True, beside=beside, before=legs[-2] if beside is not None else None)
+                continue
+            kernels = [self.compute_leg(kernel) for kernel in step.backward(self.layout)]
+            legs += [*self._fed(feeding, kernels, backward=True), *kernels]
+            feeding = None
         return legs
 
-    def _boundary(self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None) -> tuple[Leg, ...]:
+    @property
+    def _pipelined(self) -> bool:
+        """Whether collectives run chunk by chunk beside the product that they feed or drain.
+
+        Source: Wang et al., ASPLOS 2023, section 4 (decomposed collectives beside matrix products).
+        """
+        return self.pricer.software.overlap.tensor_pipelined and self.layout.sequence_parallel
+
+    @property
+    def _chunked(self) -> float:
+        """The share of a pipelined collective that can hide: one of its tp chunks has nothing to run beside."""
+        return 1.0 - 1.0 / self.tensor.ranks
+
+    def _fed(self, boundary: Boundary | None, kernels: Sequence[Leg], *, backward: bool) -> tuple[Leg, ...]:
+        """Return the gather that feeds the product among `kernels`, less what runs beside it."""
+        if boundary is None:
+            return ()
+        product = max(kernels, key=lambda leg: leg.class_s.get(MATH, 0.0), default=None)
+        return self._boundary(boundary, backward=backward, beside=product, most=self._chunked)
+
+    def _boundary(
+        self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None = None, most: float = 1.0
+    ) -> tuple[Leg, ...]:
         """Return the collectives of a boundary; see `models.ops.Boundary`.
 
         In backward, the reduction of the data gradient can run beside the weight-gradient product (`beside`), and with sequence
@@ -130,15 +163,10 @@ class Passes:
             small = step.elements * self.layout.micro_batch * 4.0
             return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            return self._reduced(name, size, backward=backward, beside=beside, before=before)
-        return self.comm_leg(name, "all_gather", size) if self.layout.sequence_parallel else ()
-
-    def _reduced(self, name: str, size: float, *, backward: bool, beside: Leg | None, before: Leg | None) -> tuple[Leg, ...]:
-        """Return the side of a boundary that adds up: forward where activations leave, backward where they entered."""
-        if not self.layout.sequence_parallel:
-            return self.comm_leg(name, "all_reduce", size, beside)
-        gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward else ()
-        return (*gather, *self.comm_leg(name, "reduce_scatter", size, beside))
+            gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward and self.layout.sequence_parallel else ()
+            kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
+            return (*gather, *self.comm_leg(name, kind, size, beside, most))
+        return self.comm_leg(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}

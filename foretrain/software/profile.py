@@ -31,6 +31,8 @@ class Overlap:
     pipeline: bool
     tensor_backward: bool
     """Backward tensor-parallel collectives run beside the weight-gradient product."""
+    tensor_pipelined: bool
+    """With sequence parallelism, gathers and scatters are cut into tp chunks that run beside the product they feed or drain."""
     gradient_bucket_bytes: float
 
 

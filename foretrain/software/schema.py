@@ -29,6 +29,7 @@ class OverlapFile(Strict):
     parameter_gather: bool
     pipeline: bool
     tensor_backward: bool
+    tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
 
 
