@@ -79,6 +79,8 @@ class Engine:
 
     def _wire(self) -> None:
         nodes: dict[int, tuple[Link, Link]] = {}
+        on_port = any(segment.on_port for segment in self.job.segments)
+        on_network = any(segment.on_network for segment in self.job.segments)
         self.links: list[Link] = []
         for rank in self.ranks:
             node = rank.program.node
@@ -87,9 +89,14 @@ class Engine:
                 nodes[node] = (Link(f"node {node} out", capacity), Link(f"node {node} in", capacity))
                 self.links += nodes[node]
             rank.network_out, rank.network_in = nodes[node]
+            if on_network:
+                rank.network_out.listeners.append(rank)
+                rank.network_in.listeners.append(rank)
             rank.port_out = Link(f"{rank.program.label} out", self.job.port_bytes_per_s)
             rank.port_in = Link(f"{rank.program.label} in", self.job.port_bytes_per_s)
             self.links += [rank.port_out, rank.port_in]
+            if on_port:
+                rank.port_out.listeners = rank.port_in.listeners = [rank]
 
     # ── waking ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +189,7 @@ class Engine:
         rank.activations += segment.delta_bytes
         rank.counts[segment.index] += 1
         rank.host = max(rank.host, now - self.job.queue_depth_s)
-        if self.ops or rank.active:
+        if self.ops or rank.active or (segment.on_port and rank.port_busy(now)) or (segment.on_network and rank.network_busy(now)):
             self.legs.begin(rank, segment, now)
             return
         end = max(now + segment.device_s, rank.host + segment.lead_s)

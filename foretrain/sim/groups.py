@@ -71,6 +71,8 @@ class Groups:
             meeting.transfers.append(transfer)
         for rank, _ in meeting.members:
             self._begins(rank)
+        for transfer in meeting.transfers:
+            engine.legs.disturb(transfer.links)
         self._time(meeting)
 
     def _time(self, meeting: Meeting) -> None:

@@ -17,21 +17,26 @@ from simpy.events import NORMAL, Event
 from foretrain.sim.collectives import TransferCost
 
 if TYPE_CHECKING:
-    from foretrain.sim.rank import Channel
+    from foretrain.sim.rank import Channel, Rank
 
 ROOM = 1.0 + 1e-9
 """Slack on a link's capacity, so that demands that add up to it exactly are not taken for contention by rounding."""
 
 
 class Link:
-    """One direction of a port or of a node's NICs."""
+    """One direction of a port or of a node's NICs; `listeners` are the ranks whose inline collectives use it."""
 
-    __slots__ = ("capacity", "name", "users")
+    __slots__ = ("capacity", "listeners", "name", "users")
 
     def __init__(self, name: str, capacity: float) -> None:
         self.name = name
         self.capacity = capacity
         self.users: list[Transfer] = []
+        self.listeners: list[Rank] = []
+
+    def busy(self, now: float) -> bool:
+        """Tell whether anything is under way on this link."""
+        return any(user.end > now and not user.ended for user in self.users)
 
 
 class Transfer:
@@ -44,7 +49,7 @@ class Transfer:
     def __init__(self, cost: TransferCost, links: tuple[tuple[Link, float], ...], now: float) -> None:
         self.latency_s = cost.latency_s
         self.left_s = cost.full_s
-        self.rate = cost.wire_bytes / cost.full_s if cost.full_s > 0.0 else 1.0
+        self.rate = cost.wire_bytes / cost.full_s if cost.full_s > 0.0 and cost.wire_bytes > 0.0 else 1.0
         self.links = links
         self.speed = 1.0
         self.since = self.started = now
@@ -73,6 +78,8 @@ class Network:
         """Return a transfer that begins now; others on its links are re-timed if they no longer fit."""
         now = self.env.now
         transfer = Transfer(cost, links, now)
+        if cost.full_s <= 0.0:
+            return transfer  # nothing but latency, which shares no link
         crowded = False
         for link, demand in links:
             users = link.users

@@ -150,7 +150,7 @@ def _message(context: Context, member: Member, to_stage: int, known: dict[tuple[
     """Return the cost of one micro-batch's boundary tensor from a member's stage to another of the same replica."""
     placement, replica = context.placement, member.replica.replica
     crosses = placement.domain(member.stage, replica) != placement.domain(to_stage, replica)
-    flows = placement.flows(member.stage, member.replica)
+    flows = placement.flows(member.stage, member.replica, member.tensor)
     if (crosses, flows) not in known:
         known[crosses, flows] = _boundary_cost(context, member, crosses=crosses, flows=flows)
     return known[crosses, flows]
@@ -182,8 +182,8 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
         stage=member.stage,
         replica=member.replica.replica,
         multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp),
-        node=placement.node(member.stage, member.replica.replica),
-        flows=placement.flows(member.stage, member.replica),
+        node=placement.node(member.stage, member.replica.replica, member.tensor),
+        flows=placement.flows(member.stage, member.replica, member.tensor),
         label=_label(plan.pp, placement, member),
         repeats=(begin, *passes, Repeat(exchange.end(), 1)),
     )

@@ -11,14 +11,17 @@ refused: there times depend on each other both ways.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from foretrain.errors import PlanError
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.links import ROOM
 from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, RESIZE, SEND, SEND_AND_WAIT, WAIT, CollectiveSpec, Instruction, Job, Program
+from foretrain.sim.segment import Segment
 
+Link = tuple[str, int]
+"""What is shared, and the rank or node it belongs to."""
 TOUCH = 1e-12
 """Share of the clock by which two times may differ in rounding and still be the same."""
 
@@ -61,7 +64,8 @@ class _Board:
         self.meetings: dict[int, list[tuple[int, CollectiveSpec, float]]] = defaultdict(list)
         self.slots: dict[tuple[int, int], float | None] = {}
         self.streams: dict[tuple[int, int], float | None] = {}
-        self.uses: dict[Hashable, list[tuple[float, float, float]]] = defaultdict(list)
+        self.uses: dict[Link, list[tuple[float, float, float]]] = defaultdict(list)
+        self.inline: dict[Link, list[tuple[float, float, float]]] = defaultdict(list)
 
     def send(self, number: int, now: float) -> float:
         """Return when a message that leaves now is there."""
@@ -89,12 +93,19 @@ class _Board:
     def occupy(self, source: int, target: int, cost: TransferCost, now: float) -> None:
         """Note what a transfer takes of ports and nodes' NICs; its latency takes nothing."""
         sender, receiver = self.job.programs[source], self.job.programs[target]
-        network = cost.network_bytes_per_s * sender.flows
-        links = ((source, "out"), (target, "in")), ((sender.node, "node out"), (receiver.node, "node in"))
-        for pair, demand in zip(links, (cost.port_bytes_per_s, network), strict=True):
+        demands = cost.port_bytes_per_s, cost.network_bytes_per_s * sender.flows
+        links = (("port out", source), ("port in", target)), (("node out", sender.node), ("node in", receiver.node))
+        for pair, demand in zip(links, demands, strict=True):
             if demand and cost.full_s > 0.0:
                 for link in pair:
                     self.uses[link].append((now, now + cost.full_s, demand))
+
+    def compute(self, rank: int, segment: Segment, begin: float, end: float) -> None:
+        """Note which links the inline collectives of a segment use."""
+        node = self.job.programs[rank].node
+        links = (("port out", rank), ("port in", rank)) if segment.on_port else ()
+        for link in (*links, *((("node out", node), ("node in", node)) if segment.on_network else ())):
+            self.inline[link].append((begin, end, 0.0))
 
 
 def _ended(walker: Iterator[None]) -> bool:
@@ -102,14 +113,17 @@ def _ended(walker: Iterator[None]) -> bool:
     return next(walker, walker) is walker
 
 
-def _walk(board: _Board, rank: int, program: Program) -> Iterator[None]:
+def _walk(board: _Board, rank: int, program: Program) -> Iterator[None]:  # noqa: C901 - an interpreter's dispatch
     """Play the program of one rank, yielding wherever a time that it needs is not known yet."""
     now = host = 0.0
     for opcode, operand in _instructions(program):
         if opcode == COMPUTE:
             _refuse_beside(board, rank, now)
             host = max(host, now - board.job.queue_depth_s)
-            now, host = max(now + operand.device_s, host + operand.lead_s), host + operand.launch_s
+            begin, now = now, max(now + operand.device_s, host + operand.lead_s)
+            host += operand.launch_s
+            if operand.on_port or operand.on_network:
+                board.compute(rank, operand, begin, now)
         elif opcode == RECEIVE:
             while not board.arrivals[operand]:
                 yield
@@ -147,13 +161,13 @@ def _refuse_beside(board: _Board, rank: int, now: float) -> None:
 
 
 def _refuse_contention(board: _Board) -> None:
-    capacity = {"out": board.job.port_bytes_per_s, "in": board.job.port_bytes_per_s}
     for link, uses in board.uses.items():
-        most = capacity.get(link[1], board.job.network_bytes_per_s) * ROOM if isinstance(link, tuple) else 0.0
-        steps = sorted([(end * (1.0 - TOUCH), -demand) for _, end, demand in uses] + [(begin, demand) for begin, _, demand in uses])
-        asked, users = 0.0, 0
-        for _, change in steps:
-            asked += change
-            users += 1 if change > 0.0 else -1
-            if users > 1 and asked > most:
-                raise PlanError(f"transfers share link {link}: max-plus times cannot follow max-min shares; use the engine")
+        capacity = board.job.port_bytes_per_s if link[0].startswith("port") else board.job.network_bytes_per_s
+        changes = [(at, sign, sign * demand) for a, b, demand in uses for at, sign in ((a, 1), (b * (1.0 - TOUCH), -1))]
+        changes += [(at, 0, sign) for a, b, _ in board.inline[link] for at, sign in ((a, 1.0), (b * (1.0 - TOUCH), -1.0))]
+        asked, users, inline = 0.0, 0, 0.0
+        for _, step, change in sorted(changes):
+            users += step
+            asked, inline = (asked + change, inline) if step else (asked, inline + change)
+            if users and (inline > 0.0 or (users > 1 and asked > capacity * ROOM)):
+                raise PlanError(f"transfers share {link[0]} {link[1]}, which max-plus times cannot follow; use the engine")

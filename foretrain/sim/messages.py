@@ -34,6 +34,8 @@ class Messages:
         transfer.retimed = self._retimed
         rank.link_bytes += channel.cost.wire_bytes
         channel.queue.append(transfer)
+        if channel.listened:
+            self.engine.legs.disturb(channel.links)
         if channel.waiter is not None and len(channel.queue) == 1:
             self.engine.arm(channel.waiter, transfer.arrival)
         return transfer

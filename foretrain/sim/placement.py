@@ -76,29 +76,27 @@ class Placement:
         """Return the global rank of a coordinate."""
         return (stage * self.plan.dp + replica) * self.plan.tp + t
 
-    def node(self, stage: int, replica: int) -> int:
-        """Return the node that the first tensor rank of a coordinate sits on."""
-        return self.rank(stage, replica) // self.cluster.node.accelerators
+    def node(self, stage: int, replica: int, t: int = 0) -> int:
+        """Return the node that a coordinate sits on."""
+        return self.rank(stage, replica, t) // self.cluster.node.accelerators
 
     def domain(self, stage: int, replica: int) -> int:
         """Return the scale-up domain of the first tensor rank of a coordinate."""
         return self.rank(stage, replica) // self.cluster.node.scale_up.domain
 
-    def flows(self, stage: int, replicas: ReplicaClass) -> int:
-        """Return how many ranks on one node a simulated rank stands for: they do the same, so they share the node's NICs."""
-        size = self.cluster.node.accelerators
-        home = self.node(stage, replicas.replica)
-        if "tp" in self.plan.unfold:
-            together = sum(self.node(stage, replica) == home for replica in replicas.members) if len(self.classes) > 1 else 0
-            return together or max(1, self._stage_ranks(stage, home) // self.plan.tp)
+    def flows(self, stage: int, replicas: ReplicaClass, t: int = 0) -> int:
+        """Return how many ranks on its node a simulated rank stands for: they do the same, so they share the node's NICs."""
+        home = self.node(stage, replicas.replica, t)
+        alike = range(t, t + 1) if "tp" in self.plan.unfold else range(self.plan.tp)
         if len(self.classes) == 1:
-            return self._stage_ranks(stage, home)
-        return min(size, self.plan.tp * sum(self.node(stage, replica) == home for replica in replicas.members))
+            return sum(self._replicas_on(home, stage, other) for other in alike)
+        return sum(self.node(stage, replica, other) == home for replica in replicas.members for other in alike)
 
-    def _stage_ranks(self, stage: int, node: int) -> int:
-        size = self.cluster.node.accelerators
-        first, last = self.rank(stage, 0), self.rank(stage + 1, 0)
-        return max(1, min(last, (node + 1) * size) - max(first, node * size))
+    def _replicas_on(self, node: int, stage: int, t: int) -> int:
+        """Return how many replicas have their rank (stage, t) on a node."""
+        size, tp, dp = self.cluster.node.accelerators, self.plan.tp, self.plan.dp
+        below = [-(-(start * size - t) // tp) - stage * dp for start in (node, node + 1)]
+        return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
     def tensor_span(self, stage: int, replica: int) -> Span:
         """Return the span of a tensor-parallel group."""

@@ -22,13 +22,14 @@ IDLE, COALESCED, LEGS, BLOCKED, DONE = range(5)
 class Channel:
     """Messages under way from one rank to another, in order; `waiter` is the receiver when it is there first."""
 
-    __slots__ = ("cost", "links", "queue", "source", "target", "waiter")
+    __slots__ = ("cost", "links", "listened", "queue", "source", "target", "waiter")
 
     def __init__(self, source: Rank, target: Rank, cost: TransferCost, links: tuple[tuple[Link, float], ...]) -> None:
         self.source = source
         self.target = target
         self.cost = cost
         self.links = links
+        self.listened = any(link.listeners for link, _ in links)
         self.queue: deque[Transfer] = deque()
         self.waiter: Rank | None = None
 
@@ -54,6 +55,7 @@ class Rank:
         "index",
         "leg",
         "leg_end",
+        "leg_idle",
         "leg_left",
         "leg_rate",
         "leg_since",
@@ -105,6 +107,8 @@ class Rank:
         self.leg = 0
         self.leg_left = self.leg_since = self.leg_start = self.leg_end = 0.0
         self.leg_rate = 1.0
+        self.leg_idle = 0.0
+        """Seconds of the leg under way that the device has waited for the host, as far as is known."""
         self.active = 0
         """Collectives of this rank that run in the background now."""
         self.streams: list[deque[CollectiveSpec]] = [deque() for _ in range(streams)]
@@ -129,6 +133,14 @@ class Rank:
         self.port_out: Link
         self.network_in: Link
         self.network_out: Link
+
+    def port_busy(self, now: float) -> bool:
+        """Tell whether anything is under way on this rank's port."""
+        return self.port_out.busy(now) or self.port_in.busy(now)
+
+    def network_busy(self, now: float) -> bool:
+        """Tell whether anything is under way on the NICs of this rank's node."""
+        return self.network_out.busy(now) or self.network_in.busy(now)
 
 
 def links_between(source: Rank, target: Rank, cost: TransferCost) -> tuple[tuple[Link, float], ...]:

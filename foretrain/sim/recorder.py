@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heapreplace, heappush
+from heapq import heappush, heapreplace
 from operator import attrgetter
 
 from foretrain.sim.program import CollectiveSpec, Job
@@ -61,7 +61,7 @@ class TimelineRecorder:
         )  # fmt: skip
 
     def _lanes(self) -> tuple[tuple[str, ...], list[Slice]]:
-        """Return the names of the streams of messages and a slice for each message; those of a rank that overlap have streams of their own."""
+        """Return the names of the streams of messages, and a slice for each message; a rank's that overlap lie on several streams."""
         first = len(self.job.streams)
         slices: list[Slice] = []
         busy: dict[int, list[tuple[float, int]]] = {}

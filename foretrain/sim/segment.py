@@ -46,6 +46,7 @@ class Segment:
     """Legs that run back to back on one rank. `ops` are the same legs kernel by kernel.
 
     `peak_bytes` and `delta_bytes` are activation memory relative to the start: the highest point, and what is left at the end.
+    `on_port` and `on_network` say whether inline collectives use the rank's port and its node's NICs.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Segment:
     hidden_s: float
     peak_bytes: float
     delta_bytes: float
+    on_port: bool
+    on_network: bool
 
 
 def joined(legs: Sequence[Leg], name: str) -> Leg:
@@ -124,6 +127,8 @@ class SegmentBook:
             name=name, index=len(self.segments), legs=merged(legs, name), ops=ops, device_s=whole.device_s, lead_s=whole.lead_s,
             launch_s=whole.launch_s, class_s=whole.class_s, joules=whole.joules, flop=whole.flop, hidden_s=whole.hidden_s,
             peak_bytes=peak_bytes, delta_bytes=delta_bytes,
+            on_port=any(leg.transfer.port_bytes_per_s > 0.0 for leg in legs if leg.transfer is not None),
+            on_network=any(leg.transfer.network_bytes_per_s > 0.0 for leg in legs if leg.transfer is not None),
         )  # fmt: skip
         self.segments.append(segment)
         return segment

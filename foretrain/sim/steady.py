@@ -97,7 +97,7 @@ class SteadyState:
 
 
 def _state(engine: Engine, now: float) -> State | None:
-    """Return the state relative to the turn at `now`; None while a rank is done or transfers share a link, where no jump is tried."""
+    """Return the state relative to the turn at `now`; None while a rank is done, where no jump is tried."""
     positions: list[object] = []
     times: list[float] = []
     for rank in engine.ranks:
@@ -108,10 +108,9 @@ def _state(engine: Engine, now: float) -> State | None:
         positions.append((len(channel.queue), channel.waiter is None))
         times += [max(0.0, transfer.arrival - now) for transfer in channel.queue]
     for link in engine.links:
-        flying = [user for user in link.users if user.end > now and not user.ended]
-        if any(user.shared for user in flying):
-            return None
-        times += sorted(user.end - now for user in flying)
+        flying = sorted((user.end - now, user.speed, user.shared) for user in link.users if user.end > now and not user.ended)
+        positions.append(tuple(shared for _, _, shared in flying))
+        times += [number for end, speed, _ in flying for number in (end, speed)]
     times += [meeting.ends - now for meeting in engine.groups.running]
     totals = tuple(_totals(rank) for rank in engine.ranks)
     return State(now, tuple(positions), tuple(times), totals, tuple(rank.repeats_left for rank in engine.ranks))
@@ -121,7 +120,8 @@ def _rank_state(rank: Rank, now: float, queue_depth_s: float, positions: list[ob
     waiting = rank.waiting
     armed = rank.event is not None and rank.event.callbacks is not None
     what = id(waiting) if isinstance(waiting, Channel) else waiting if isinstance(waiting, int) else None
-    positions.append((rank.loop, rank.pc, rank.mode, what, armed, rank.active, rank.leg, frozenset(rank.pending)))
+    kind = waiting.__class__.__name__
+    positions.append((rank.loop, rank.pc, rank.mode, what, kind, armed, rank.active, rank.leg, frozenset(rank.pending)))
     positions.append(tuple(tuple(spec.slot for spec in stream) for stream in rank.streams))
     times.append(max(rank.host - now, -queue_depth_s))
     times.append(max(0.0, rank.wake_at - now) if armed else 0.0)
