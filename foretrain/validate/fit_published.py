@@ -26,9 +26,9 @@ from foretrain.errors import ForetrainError
 from foretrain.hardware.load import load_cluster
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
+from foretrain.validate.cells import Row
 from foretrain.validate.fit_constants import CONSTANTS, changed, touched
 from foretrain.validate.fit_report import Stage, text, write_report
-from foretrain.validate.cells import Row
 from foretrain.validate.llm_rows import Job, Library, Refusal, job_of, measured
 from foretrain.validate.runs_file import read_runs
 
@@ -69,10 +69,10 @@ def cases() -> list[Case]:
             rows.setdefault(row["config_key"], row)
     seen: dict[str, int] = defaultdict(int)
     found: list[tuple[str, Job, float]] = []
-    for key, row in rows.items():
-        source = row["source_key"] if row["subset"] == "core" else "bulk"
+    for key, first in rows.items():
+        source = first["source_key"] if first["subset"] == "core" else "bulk"
         seen[source] += 1
-        job = job_of(row, library) if seen[source] % EVERY.get(source, 1) == 0 else Refusal("thinned")
+        job = job_of(first, library) if seen[source] % EVERY.get(source, 1) == 0 else Refusal("thinned")
         if isinstance(job, Job):
             found.append((source, job, statistics.median(runs[key])))
     size = {source: sum(1 for other, _, _ in found if other == source) for source, _, _ in found}
