@@ -86,14 +86,14 @@ def test_data_sheet_figures_arrive_in_si() -> None:
     assert chip.power.memory_j_per_byte == pytest.approx(13.11e-12 * 8)
 
 
-def test_sustained_power_of_a_full_load_is_near_the_limit() -> None:
-    """Idle, busy, math at the sustained rate and half the memory bandwidth make 75 to 115 % of the limit on NVIDIA's chips."""
-    for name in (name for name in list_accelerators() if not name.startswith("tpu")):
-        chip = load_accelerator(name)
-        flop_per_s = chip.peak_flop_per_s["fp16"] * chip.matmul.sustained["fp16"]
-        math_w = flop_per_s * chip.power.math_j_per_flop["fp16"]
-        memory_w = 0.5 * chip.memory_bytes_per_s * chip.power.memory_j_per_byte
-        assert 0.75 < (chip.power.idle_w + chip.power.busy_w + math_w + memory_w) / chip.power.limit_w < 1.15, name
+@pytest.mark.parametrize("name", [name for name in list_accelerators() if name not in ("tpu-v5e", "tpu-v5p")])
+def test_sustained_power_of_a_full_load_is_near_the_limit(name: str) -> None:
+    """Idle, busy, math at the sustained rate and half the memory bandwidth make 75 to 115 % of the limit, where it is published."""
+    chip = load_accelerator(name)
+    dtype = next(dtype for dtype in ("bf16", "fp16", "fp32") if dtype in chip.peak_flop_per_s)
+    math_w = chip.peak_flop_per_s[dtype] * chip.matmul.sustained[dtype] * chip.power.math_j_per_flop[dtype]
+    memory_w = 0.5 * chip.memory_bytes_per_s * chip.power.memory_j_per_byte
+    assert 0.75 < (chip.power.idle_w + chip.power.busy_w + math_w + memory_w) / chip.power.limit_w < 1.15
 
 
 def test_assumed_names_estimates_and_memory_and_nothing_else() -> None:
