@@ -25,11 +25,12 @@ _UNITS = (
     ("_flop", "FLOP"),
     ("_s", "s"),
     ("_w", "W"),
+    ("_hz", "Hz"),
     ("_j", "J"),
 )
 # Greatest value of each unit, far above any machine: what lies beyond is a slip of the prefix.
 _GREATEST = {
-    "FLOP/s": 1e19, "B/s": 1e16, "B": 1e16, "s": 1e5, "W": 1e7, "J": 1e15, "FLOP": 1e30,
+    "FLOP/s": 1e19, "B/s": 1e16, "B": 1e16, "s": 1e5, "W": 1e7, "J": 1e15, "FLOP": 1e30, "Hz": 1e11,
     "J/FLOP": 1e-8, "J/B": 1e-6, "USD/h": 1e5, "USD/kWh": 100.0, "g/kWh": 1e4, "1": 1e6,
 }  # fmt: skip
 _FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
@@ -72,6 +73,11 @@ def bounds_of(name: str) -> Bounds:
         "capacity_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
         "gradient_bucket_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
         "limit_w": Bounds(unit, 0.0, 1e7, above_zero=True),
+        "cap_w": Bounds(unit, 0.0, 1e7, above_zero=True),
+        "highest_voltage": Bounds(unit, 1.0, 3.0, above_zero=True),
+        "math_share": Bounds(unit, 0.0, 1.0, above_zero=True),
+        "memory_share": Bounds(unit, 0.0, 1.0, above_zero=False),
+        "supply_efficiency": Bounds(unit, 0.5, 1.0, above_zero=True),
     }
     positive = unit in ("B/s", "FLOP/s") or name.endswith("_scale")
     return special.get(name, Bounds(unit, 0.0, _GREATEST[unit], above_zero=positive))

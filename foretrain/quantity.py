@@ -15,7 +15,7 @@ from foretrain.errors import nearest
 from foretrain.fields import bounds_of, read_count, read_number, unit_of
 from foretrain.inherit import KINDS, Figure
 
-_STRIPPED = ("_flop_per_s", "_bytes_per_s", "_j_per_flop", "_j_per_byte", "_w_per_accelerator", "_bytes", "_s", "_w")
+_STRIPPED = ("_flop_per_s", "_bytes_per_s", "_j_per_flop", "_j_per_byte", "_w_per_accelerator", "_bytes", "_s", "_w", "_hz")
 
 
 def key_of(name: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from foretrain.errors import ProfileError
+from foretrain.units import show
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatmulCurve:
@@ -21,6 +24,11 @@ class MatmulCurve:
     tile_efficiency: tuple[float, ...]
     depth_fill: float
     wave_smoothing: float
+
+    def __post_init__(self) -> None:
+        """Refuse tiles without their efficiency."""
+        if len(self.tiles) != len(self.tile_efficiency):
+            raise ProfileError(f"{len(self.tile_efficiency)} values of tile_efficiency for {len(self.tiles)} tiles; give one per tile")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +54,37 @@ class MemoryCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockCurve:
+    """What the clock of the compute units does to voltage and speed; memory and links have clocks of their own.
+
+    The voltage is flat up to `knee_hz` and rises in a straight line to `highest_voltage` times that at `highest_hz`. All other
+    figures of the accelerator (sustained rates, energies) hold at `reference_hz`, the clock that `limit_w` leaves under full load.
+    """
+
+    lowest_hz: float
+    highest_hz: float
+    reference_hz: float
+    knee_hz: float
+    highest_voltage: float
+    math_share: float
+    """Share of the time of matrix math that goes with the clock; the rest waits for memory, whose clock stays."""
+    memory_share: float
+    """Share of the time of memory-bound work that goes with the clock: caches and the network on the chip."""
+    window_s: float
+    """Time over which the controller of a power cap averages."""
+
+    def __post_init__(self) -> None:
+        """Refuse clocks that are out of order."""
+        if not 0.0 < self.lowest_hz <= self.knee_hz <= self.highest_hz or not self.lowest_hz <= self.reference_hz <= self.highest_hz:
+            raise ProfileError("clocks are out of order; give lowest <= knee <= highest, with the reference between lowest and highest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceleratorPower:
-    """Electrical figures of one accelerator. Dynamic energy is what work adds to `idle_w`."""
+    """Electrical figures of one accelerator. Dynamic energy is what work adds to `idle_w`.
+
+    `cap_w` and `clock_hz` are settings: a power cap below `limit_w`, a fixed clock (None: neither).
+    """
 
     idle_w: float
     limit_w: float
@@ -56,6 +93,22 @@ class AcceleratorPower:
     link_j_per_byte: float
     busy_w: float
     """Added while any kernel runs: clock tree, schedulers, instruction issue, caches."""
+
+    clocks: ClockCurve | None = None
+    cap_w: float | None = None
+    clock_hz: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that the accelerator cannot have."""
+        if self.idle_w >= self.limit_w:
+            raise ProfileError(f"idle of {self.idle_w:g} W is not below the limit of {self.limit_w:g} W; correct one of them")
+        if (self.cap_w is not None or self.clock_hz is not None) and self.clocks is None:
+            raise ProfileError("power cap and clock need the clocks of the accelerator, which its profile lacks; add power.clocks to it")
+        if self.cap_w is not None and not self.idle_w < self.cap_w <= self.limit_w:
+            limits = f"above {self.idle_w:g} W (idle) to {self.limit_w:g} W (limit)"
+            raise ProfileError(f"power cap of {self.cap_w:g} W is out of range; give {limits}, such as {0.75 * self.limit_w:.0f}W")
+        if self.clocks is not None and self.clock_hz is not None:
+            _clock_in_range(self.clocks, self.clock_hz)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +135,13 @@ class Accelerator:
     power: AcceleratorPower
     assumed: tuple[str, ...] = ()
     """Fields of the profile whose source is memory or an estimate, for the 'assumed' line of a prediction."""
+
+
+def _clock_in_range(clocks: ClockCurve, hz: float) -> None:
+    if not clocks.lowest_hz <= hz <= clocks.highest_hz:
+        limits = f"{_said(clocks.lowest_hz)} to {_said(clocks.highest_hz)}"
+        raise ProfileError(f"clock of {_said(hz)} is out of range; give {limits}, such as {_said(clocks.reference_hz)}")
+
+
+def _said(hz: float) -> str:
+    return show(hz, "Hz", 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from foretrain.hardware.accelerator import Accelerator, AcceleratorPower, AttentionCurve, MatmulCurve, MemoryCurve
+from foretrain.hardware.accelerator import Accelerator, AttentionCurve, MatmulCurve, MemoryCurve
 from foretrain.hardware.cluster import Cluster, Facility
 from foretrain.hardware.fabric import Fabric
 from foretrain.hardware.node import Node
@@ -14,7 +14,6 @@ from foretrain.provenance import assumed
 
 def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerator:
     """Return the accelerator of a profile; `default_key` is its key where the profile names none."""
-    power = file.power
     return Accelerator(
         name=file.name,
         key=file.key or default_key,
@@ -30,7 +29,7 @@ def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerat
         overlap_loss=file.overlap_loss,
         spread=file.spread,
         host_bytes_per_s=file.host_bytes_per_s,
-        power=AcceleratorPower(**_fields(power)),
+        power=file.power.power(),
         assumed=assumed(data, file),
     )
 
@@ -46,6 +45,10 @@ def node(file: NodeFile, data: Any, default_key: str) -> Node:
         nics=file.nics,
         nic_bytes_per_s=file.nic_bytes_per_s,
         host_w=file.host_w,
+        nic_w=file.nic_w,
+        switch_w=file.switch_w,
+        fan_w=file.fan_w,
+        supply_efficiency=file.supply_efficiency,
         usd_per_hour=file.usd_per_hour,
         assumed=assumed(own, file),
     )
@@ -80,7 +83,7 @@ def _cluster(name: str, file: ClusterFile, data: Any, default_key: str) -> Clust
             domain=scale_out.domain or file.nodes * built.accelerators,
             bandwidth_bytes_per_s=scale_out.bandwidth_bytes_per_s or built.network_bytes_per_s,
         ),
-        facility=_facility(facility),
+        facility=_facility(facility, outer["facility"]),
         assumed=assumed({"node": own, **outer}, shown),
     )
 
@@ -89,8 +92,15 @@ def _fabric(file: FabricFile, *, domain: int, bandwidth_bytes_per_s: float) -> F
     return Fabric(**{**_fields(file), "domain": domain, "bandwidth_bytes_per_s": bandwidth_bytes_per_s})
 
 
-def _facility(file: FacilityFile) -> Facility:
-    return Facility(**{key: value for key, value in _fields(file).items() if key != "name"})
+def _facility(file: FacilityFile, data: Any) -> Facility:
+    return Facility(**_fields(file), grid=_said(data["co2_g_per_kwh"]))
+
+
+def _said(figure: Any) -> str:
+    """Return the source of a figure with its year, as a report names it."""
+    source = getattr(figure, "source", None) or {}
+    year = f" ({source['date']})" if source.get("date") else ""
+    return f"{source.get('title', '')}{year}"
 
 
 def _fields(file: Any) -> dict[str, Any]:

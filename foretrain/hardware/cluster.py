@@ -18,6 +18,9 @@ class Facility:
     co2_g_per_kwh: float
     network_w_per_accelerator: float
     """Scale-out switches and optics, shared out over the accelerators."""
+    name: str = ""
+    grid: str = ""
+    """Where the figure of the grid's carbon comes from, with its year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

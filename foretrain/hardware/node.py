@@ -19,9 +19,17 @@ class Node:
     nics: int
     nic_bytes_per_s: float
     host_w: float
-    """Host draw beside the accelerators while training: CPUs, memory, fans, NICs, switches in the node, supply losses."""
+    """Host draw beside the accelerators while training: CPUs, memory, storage, and of the next four whatever is 0 or 1 there."""
     usd_per_hour: float
     """Rental price of the whole node."""
+    nic_w: float = 0.0
+    """Draw of one NIC with its optics."""
+    switch_w: float = 0.0
+    """Draw of the scale-up switches in the node, together."""
+    fan_w: float = 0.0
+    """Draw of fans and pumps."""
+    supply_efficiency: float = 1.0
+    """Power that leaves the supplies over what they draw from the wall."""
     assumed: tuple[str, ...] = ()
 
     @property

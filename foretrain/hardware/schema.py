@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
@@ -47,8 +48,26 @@ class MemoryFile(Strict):
     half_bytes: Number = Field(alias="half_size")
 
 
+class ClocksFile(Strict):
+    """See `ClockCurve`."""
+
+    lowest_hz: Number
+    highest_hz: Number
+    reference_hz: Number
+    knee_hz: Number
+    highest_voltage: Number
+    math_share: Number
+    memory_share: Number
+    window_s: Number
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        ClockCurve(**vars(self))
+        return self
+
+
 class PowerFile(Strict):
-    """See `AcceleratorPower`."""
+    """See `AcceleratorPower`. `cap` and `clock` are settings that hold unless the command line says otherwise."""
 
     idle_w: Number
     limit_w: Number
@@ -56,12 +75,21 @@ class PowerFile(Strict):
     memory_j_per_byte: Number
     link_j_per_byte: Number
     busy_w: Number
+    clocks: ClocksFile | None = None
+    cap_w: Number | None = None
+    clock_hz: Number | None = None
 
     @model_validator(mode="after")
     def _idle_below_limit(self) -> Self:
         if self.idle_w >= self.limit_w:
             raise ValueError(f"idle of {self.idle_w:g} W is not below the limit of {self.limit_w:g} W; correct one of them")
+        self.power()
         return self
+
+    def power(self) -> AcceleratorPower:
+        """Return what the simulator reads; raises ProfileError where a setting is out of its range."""
+        clocks = None if self.clocks is None else ClockCurve(**vars(self.clocks))
+        return AcceleratorPower(**{**vars(self), "clocks": clocks})
 
 
 class AcceleratorFile(ProfileFile):
@@ -121,6 +149,10 @@ class NodeFile(ProfileFile):
     nics: Count
     nic_bytes_per_s: Number = Field(alias="nic_bandwidth")
     host_w: Number
+    nic_w: Number = 0.0
+    switch_w: Number = 0.0
+    fan_w: Number = 0.0
+    supply_efficiency: Number = 1.0
     usd_per_hour: Number
     scale_out: FabricFile
     facility: FacilityFile
