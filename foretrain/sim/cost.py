@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from math import ceil, log, log2, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind
+from foretrain.sim.clock import Point
 from foretrain.software.profile import Software
 
 
@@ -60,14 +62,22 @@ class Pricer:
         self._peak = accelerator.peak_flop_per_s[dtype]
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
+        self.point = Point(hz=0.0)
         self._known: dict[Gemm | FusedAttention, float] = {}
 
+    def at(self, point: Point) -> Pricer:
+        """Return the same pricer at another operating point."""
+        other = copy(self)
+        other.point = point
+        return other
+
     def work(self, kernel: Kernel) -> Work:
-        """Return what `kernel` costs on an idle device."""
-        math_s = self._math_s(kernel) * self.slowest
-        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest
-        floor = self.accelerator.kernel_floor_s * kernel.launches
-        bound = max(math_s, memory_s)
+        """Return what `kernel` costs on an idle device at the operating point."""
+        point = self.point
+        math_s = self._math_s(kernel) * self.slowest * point.math_time
+        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest * point.memory_time
+        floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
+        bound = max(math_s, memory_s) / point.duty
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * kernel.launches
         by_math = math_s >= memory_s
         power = self.accelerator.power
@@ -76,9 +86,9 @@ class Pricer:
             memory_s=0.0 if by_math else bound,
             overhead_s=overhead_s,
             host_s=self.software.host.launch_s * kernel.launches,
-            math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0),
+            math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
             memory_j=kernel.moved_bytes * power.memory_j_per_byte,
-            busy_j=power.busy_w * (bound + overhead_s),
+            busy_j=power.busy_w * point.busy_power * point.duty * (bound + overhead_s),
             flop=kernel.flop,
         )
 

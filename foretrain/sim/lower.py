@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from foretrain.models.ops import Layout
+from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
 from foretrain.sim.exchange import exchange_for
@@ -57,7 +58,10 @@ class Context:
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
         )  # fmt: skip
+        self.governor = Governor(accelerator.power)
         self._passes: dict[Span, Passes] = {}
+        self.operations: dict[tuple[object, ...], tuple[Operation, Passes]] = {}
+        """How passes are run, by what they are made of."""
         self.work: dict[tuple[Span, int, int, int], StageWork] = {}
         self.slots = count()
         self.played: dict[tuple[object, ...], tuple[Instruction, ...]] = {}

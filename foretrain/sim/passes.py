@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary, Kernel, Layout
+from foretrain.sim.clock import Point
 from foretrain.sim.collectives import NOTHING, TransferCost, collective
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
@@ -38,6 +39,10 @@ class Passes:
         self.recompute = recompute
         self._forward: dict[tuple[int, bool], BlockPass] = {}
         self._backward: dict[tuple[int, bool], BlockPass] = {}
+
+    def at(self, point: Point) -> Passes:
+        """Return the same passes at another operating point."""
+        return Passes(self.pricer.at(point), self.layout, self.cluster, self.tensor, self.recompute)
 
     def forward(self, block: Block, *, layer: bool) -> BlockPass:
         """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""

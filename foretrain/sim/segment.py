@@ -46,7 +46,8 @@ class Segment:
     """Legs that run back to back on one rank. `ops` are the same legs kernel by kernel.
 
     `peak_bytes` and `delta_bytes` are activation memory relative to the start: the highest point, and what is left at the end.
-    `on_port` and `on_network` say whether inline collectives use the rank's port and its node's NICs.
+    `on_port` and `on_network` say whether inline collectives use the rank's port and its node's NICs; `clock_hz` is the clock that
+    the compute units run at (0 where the profile has none).
     """
 
     name: str
@@ -64,6 +65,7 @@ class Segment:
     delta_bytes: float
     on_port: bool
     on_network: bool
+    clock_hz: float = 0.0
 
 
 def joined(legs: Sequence[Leg], name: str) -> Leg:
@@ -120,13 +122,16 @@ class SegmentBook:
     def __init__(self) -> None:
         self.segments: list[Segment] = []
 
-    def add(self, name: str, legs: tuple[Leg, ...], ops: tuple[Leg, ...], *, peak_bytes: float = 0.0, delta_bytes: float = 0.0) -> Segment:
+    def add(
+        self, name: str, legs: tuple[Leg, ...], ops: tuple[Leg, ...], *,
+        peak_bytes: float = 0.0, delta_bytes: float = 0.0, clock_hz: float = 0.0,
+    ) -> Segment:  # fmt: skip
         """Return a new numbered segment of `legs` (merged) and `ops` (the same, kernel by kernel)."""
         whole = joined(legs, name)
         segment = Segment(
             name=name, index=len(self.segments), legs=merged(legs, name), ops=ops, device_s=whole.device_s, lead_s=whole.lead_s,
             launch_s=whole.launch_s, class_s=whole.class_s, joules=whole.joules, flop=whole.flop, hidden_s=whole.hidden_s,
-            peak_bytes=peak_bytes, delta_bytes=delta_bytes,
+            peak_bytes=peak_bytes, delta_bytes=delta_bytes, clock_hz=clock_hz,
             on_port=any(leg.transfer.port_bytes_per_s > 0.0 for leg in legs if leg.transfer is not None),
             on_network=any(leg.transfer.network_bytes_per_s > 0.0 for leg in legs if leg.transfer is not None),
         )  # fmt: skip

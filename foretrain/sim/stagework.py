@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.optimizer import optimizer_kernel
-from foretrain.sim.passes import BlockPass
+from foretrain.sim.passes import BlockPass, Passes
 from foretrain.sim.placement import Span
 from foretrain.sim.program import COMPUTE, Instruction
 from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, merged
@@ -39,30 +43,50 @@ class StageWork:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
         kernel = optimizer_kernel(self.state, context.numbers, context.placement.recipe, context.software)
-        leg = self.passes.compute_leg(kernel)
+        operation = context.governor.operation(lambda point: drawn((self.passes.at(point).compute_leg(kernel),)))
+        leg = self.passes.at(operation.point).compute_leg(kernel)
         leg = Leg(
             name="optimizer", device_s=leg.device_s, lead_s=leg.lead_s, launch_s=leg.launch_s,
             class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
         )  # fmt: skip
         step = self.passes.host_leg("step overhead", context.software.host.step_s)
-        return (Instruction(COMPUTE, self._segment("optimizer", (leg, step))),)
+        return (Instruction(COMPUTE, self._segment("optimizer", (leg, step), operation)),)
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
         units = self.state.units[chunk][first:last]
         made_of = tuple((id(unit.block), unit.layer) for unit in units)
         apart = (self.stage, self.replica, id(self)) if self.unfold_tensor else None
-        key = (id(self.passes), direction, chunk, first == 0, made_of, apart)
+        operation, passes = self._operation(direction, chunk)
+        key = (id(passes), operation.share, direction, chunk, first == 0, made_of, apart)
         known = self.context.played
         if key not in known:
-            known[key] = self._made(direction, chunk, units, opens=first == 0)
+            known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
         return known[key]
 
-    def _made(self, direction: str, chunk: int, units: tuple[Unit, ...], *, opens: bool) -> tuple[Instruction, ...]:
+    def _operation(self, direction: str, chunk: int) -> tuple[Operation, Passes]:
+        """Return how the passes of a chunk in one direction are run; short ones are averaged with those of the other direction."""
+        units = self.state.units[chunk]
+        known, key = self.context.operations, (id(self.passes), direction, tuple((id(unit.block), unit.layer) for unit in units))
+        if key not in known:
+            governor = self.context.governor
+            alone = _draw(self.passes, direction, units).seconds >= governor.window_s
+            directions = (direction,) if alone else ("forward", "backward")
+            operation = governor.operation(lambda point: _total(_draw(self.passes.at(point), one, units) for one in directions))
+            known[key] = operation, self._passes_at(operation)
+        return known[key]
+
+    def _passes_at(self, operation: Operation) -> Passes:
+        """Return the passes at an operating point, the same object where it is the same point."""
+        if operation.point == self.context.governor.reference:
+            return self.passes
+        same = (passes for other, passes in self.context.operations.values() if other.point == operation.point)
+        return next((passes for passes in same if passes.tensor == self.passes.tensor), None) or self.passes.at(operation.point)
+
+    def _made(
+        self, direction: str, chunk: int, units: tuple[Unit, ...], operation: Operation, priced: Passes, *, opens: bool
+    ) -> tuple[Instruction, ...]:
         name = f"{direction} {chunk}" if len(self.state.units) > 1 else direction
-        if direction == "forward":
-            passes = [self.passes.forward(unit.block, layer=unit.layer) for unit in units]
-        else:
-            passes = [self.passes.backward(unit.block, layer=unit.layer) for unit in reversed(units)]
+        passes = _passes(priced, direction, units)
         legs = [leg for each in passes for leg in each.legs]
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens:
@@ -70,14 +94,14 @@ class StageWork:
         saved = sum(each.saved_bytes for each in passes)
         peak = saved if direction == "forward" else _backward_peak(passes)
         delta = saved if direction == "forward" else -saved
-        return self._instructions(name, tuple(legs), peak, delta)
+        return self._instructions(name, tuple(legs), operation, peak, delta)
 
-    def _instructions(self, name: str, legs: tuple[Leg, ...], peak: float, delta: float) -> tuple[Instruction, ...]:
+    def _instructions(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.unfold_tensor or self.context.placement.plan.tp == 1:
-            return (Instruction(COMPUTE, self._segment(name, legs, peak=peak, delta=delta)),)
-        return self._apart(name, legs, peak, delta)
+            return (Instruction(COMPUTE, self._segment(name, legs, operation, peak=peak, delta=delta)),)
+        return self._apart(name, legs, operation, peak, delta)
 
-    def _apart(self, name: str, legs: tuple[Leg, ...], peak: float, delta: float) -> tuple[Instruction, ...]:
+    def _apart(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         """Return a segment with its tensor-parallel collectives as instructions of their own, for members that are simulated apart."""
         context = self.context
         tp = context.placement.plan.tp
@@ -86,9 +110,8 @@ class StageWork:
         for number, leg in enumerate(parts):
             first, final = number == 0, number == len(parts) - 1
             played = leg if leg.transfer is None else self._issue(leg, leg.transfer)
-            result.append(
-                Instruction(COMPUTE, self._segment(leg.name, (played,), peak=peak if first else 0.0, delta=delta if final else 0.0))
-            )
+            memory = {"peak": peak if first else 0.0, "delta": delta if final else 0.0}
+            result.append(Instruction(COMPUTE, self._segment(leg.name, (played,), operation, **memory)))
             if leg.transfer is not None and leg.transfer.total_s:
                 group = -1 - (self.replica * context.placement.plan.pp + self.stage)
                 result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2)
@@ -102,8 +125,45 @@ class StageWork:
             name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s
         )
 
-    def _segment(self, name: str, legs: tuple[Leg, ...], peak: float = 0.0, delta: float = 0.0) -> Segment:
-        return self.context.book.add(name, legs, legs, peak_bytes=peak, delta_bytes=delta)
+    def _segment(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float = 0.0, delta: float = 0.0) -> Segment:
+        held = tuple(_within_limit(leg, operation.share) for leg in legs) if operation.share < 1.0 else legs
+        return self.context.book.add(name, held, held, peak_bytes=peak, delta_bytes=delta, clock_hz=operation.point.hz)
+
+
+def drawn(legs: Iterable[Leg]) -> Draw:
+    """Return the seconds and joules of legs."""
+    seconds = joules = 0.0
+    for leg in legs:
+        seconds += leg.device_s
+        joules += sum(leg.joules.values())
+    return Draw(seconds=seconds, joules=joules)
+
+
+def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[BlockPass]:
+    if direction == "forward":
+        return [priced.forward(unit.block, layer=unit.layer) for unit in units]
+    return [priced.backward(unit.block, layer=unit.layer) for unit in reversed(units)]
+
+
+def _draw(priced: Passes, direction: str, units: tuple[Unit, ...]) -> Draw:
+    """Return what the pass of some units takes; equal units are reckoned once."""
+    distinct = {id(each): each for each in _passes(priced, direction, units)}
+    times = Counter(id(each) for each in _passes(priced, direction, units))
+    draws = {key: drawn(each.legs) for key, each in distinct.items()}
+    return Draw(
+        seconds=sum(count * draws[key].seconds for key, count in times.items()),
+        joules=sum(count * draws[key].joules for key, count in times.items()),
+    )
+
+
+def _total(draws: Iterable[Draw]) -> Draw:
+    each = tuple(draws)
+    return Draw(seconds=sum(draw.seconds for draw in each), joules=sum(draw.joules for draw in each))
+
+
+def _within_limit(leg: Leg, share: float) -> Leg:
+    """Return a leg with its dynamic energy, links apart, scaled to what the power limit lets it draw."""
+    return replace(leg, joules={part: joules if part == "links" else joules * share for part, joules in leg.joules.items()})
 
 
 def _backward_peak(passes: list[BlockPass]) -> float:
