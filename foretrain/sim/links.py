@@ -24,32 +24,36 @@ ROOM = 1.0 + 1e-9
 
 
 class Link:
-    """One direction of a port or of a node's NICs; `listeners` are the ranks whose inline collectives use it."""
+    """One direction of a port or of a node's NICs; `listeners` are the ranks whose inline collectives use it.
 
-    __slots__ = ("capacity", "listeners", "name", "users")
+    `last` is a time from which on nobody uses it, as far as is known: users that are done by then need no look.
+    """
+
+    __slots__ = ("capacity", "last", "listeners", "name", "users")
 
     def __init__(self, name: str, capacity: float) -> None:
         self.name = name
         self.capacity = capacity
+        self.last = 0.0
         self.users: list[Transfer] = []
         self.listeners: list[Rank] = []
 
     def busy(self, now: float) -> bool:
         """Tell whether anything is under way on this link."""
-        return any(user.end > now and not user.ended for user in self.users)
+        return self.last > now and any(user.end > now and not user.ended for user in self.users)
 
 
 class Transfer:
     """Bytes on their way. `left_s` is what remains at full rate, `speed` the fraction of it; latency follows the last byte."""
 
     __slots__ = (
-        "channel", "end", "ended", "event", "latency_s", "left_s", "links", "rate", "retimed", "shared", "since", "speed", "started",
+        "channel", "cost", "end", "ended", "event", "latency_s", "left_s", "links", "retimed", "shared", "since", "speed", "started",
     )  # fmt: skip
 
     def __init__(self, cost: TransferCost, links: tuple[tuple[Link, float], ...], now: float) -> None:
         self.latency_s = cost.latency_s
         self.left_s = cost.full_s
-        self.rate = cost.wire_bytes / cost.full_s if cost.full_s > 0.0 and cost.wire_bytes > 0.0 else 1.0
+        self.cost = cost
         self.links = links
         self.speed = 1.0
         self.since = self.started = now
@@ -59,6 +63,11 @@ class Transfer:
         self.event: Event | None = None
         self.channel: Channel | None = None
         self.retimed: Callable[[Transfer], None] | None = None
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second of one flow at full rate."""
+        return self.cost.wire_bytes / self.cost.full_s if self.cost.full_s > 0.0 and self.cost.wire_bytes > 0.0 else 1.0
 
     @property
     def arrival(self) -> float:
@@ -81,13 +90,17 @@ class Network:
         if cost.full_s <= 0.0:
             return transfer  # nothing but latency, which shares no link
         crowded = False
+        end = transfer.end
         for link, demand in links:
-            users = link.users
-            if users:
-                users = link.users = [user for user in users if user.end > now and not user.ended]
-                if users and _asked(link) + demand > link.capacity * ROOM:
-                    crowded = True
-            users.append(transfer)
+            if link.last <= now:
+                link.users = [transfer]
+                link.last = end
+                continue
+            link.users = [user for user in link.users if user.end > now and not user.ended]
+            if link.users and _asked(link) + demand > link.capacity * ROOM:
+                crowded = True
+            link.users.append(transfer)
+            link.last = max(link.last, end)
         if crowded:
             self._share(transfer)
         return transfer
@@ -103,6 +116,8 @@ class Network:
         for transfer, speed in zip(group, fair_speeds(group), strict=True):
             transfer.speed = speed
             transfer.end = now + transfer.left_s / speed
+            for link, _ in transfer.links:
+                link.last = max(link.last, transfer.end)
             transfer.shared = True
             self._watch(transfer)
             if transfer.retimed is not None:

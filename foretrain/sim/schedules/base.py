@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from foretrain.errors import PlanError
 
@@ -16,8 +17,7 @@ FORWARD = 0
 BACKWARD = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One pass of one micro-batch over one model chunk of a stage. Micro-batches of a (kind, chunk) follow in order, from 0."""
 
     kind: int
