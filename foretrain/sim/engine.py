@@ -19,7 +19,7 @@ from foretrain.sim.legs import Legs
 from foretrain.sim.links import Link, Network
 from foretrain.sim.messages import Messages
 from foretrain.sim.observers import Recorder, Watcher
-from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, SEND, SEND_AND_WAIT, WAIT, Job
+from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, SEND, SEND_AND_WAIT, WAIT, Job, Repeat
 from foretrain.sim.rank import COALESCED, DONE, IDLE, LEGS, Rank
 from foretrain.sim.segment import Segment
 
@@ -53,10 +53,9 @@ class Engine:
         self.messages = Messages(self)
         self.legs = Legs(self)
         self.groups = Groups(self)
-        _, self.pacing_loop, pacer = max(
-            (repeat.times, loop, -rank.index) for rank in self.ranks for loop, repeat in enumerate(rank.program.repeats)
-        )
+        most, pacer = max((_work(repeat), -rank.index) for rank in self.ranks for repeat in rank.program.repeats)
         self.pacer = self.ranks[-pacer]
+        self.pacing_loops = {loop for loop, repeat in enumerate(self.pacer.program.repeats) if 2 * _work(repeat) >= most}
 
     def play(self) -> Played:
         """Play to the end and return what was used.
@@ -178,7 +177,7 @@ class Engine:
             if not rank.body:
                 rank.repeats_left = 0
         rank.repeats_left -= 1
-        if rank is self.pacer and self.watcher is not None and rank.loop == self.pacing_loop:
+        if rank is self.pacer and self.watcher is not None and rank.loop in self.pacing_loops:
             self.watcher.turn(self)
         return True
 
@@ -208,6 +207,10 @@ class Engine:
             rank.peak_activations, rank.peak_buffers = rank.activations, rank.buffers
         if self.recorder is not None:
             self.recorder.memory(rank, self.env._now)
+
+
+def _work(repeat: Repeat) -> int:
+    return repeat.times * len(repeat.body)
 
 
 def _run_without_collector(env: Environment) -> None:
