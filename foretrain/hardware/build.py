@@ -6,7 +6,7 @@ from typing import Any
 
 from foretrain.hardware.accelerator import Accelerator, AttentionCurve, MatmulCurve, MemoryCurve
 from foretrain.hardware.cluster import Cluster, Facility
-from foretrain.hardware.fabric import Fabric
+from foretrain.hardware.fabric import Fabric, Protocol
 from foretrain.hardware.node import Node
 from foretrain.hardware.schema import AcceleratorFile, ClusterFile, FabricFile, FacilityFile, NodeFile
 from foretrain.provenance import assumed
@@ -89,7 +89,8 @@ def _cluster(name: str, file: ClusterFile, data: Any, default_key: str) -> Clust
 
 
 def _fabric(file: FabricFile, *, domain: int, bandwidth_bytes_per_s: float) -> Fabric:
-    return Fabric(**{**_fields(file), "domain": domain, "bandwidth_bytes_per_s": bandwidth_bytes_per_s})
+    quick = {name: Protocol(**_fields(given)) for name, given in (("ll", file.ll), ("ll128", file.ll128)) if given is not None}
+    return Fabric(**{**_fields(file), **quick, "domain": domain, "bandwidth_bytes_per_s": bandwidth_bytes_per_s})
 
 
 def _facility(file: FacilityFile, data: Any) -> Facility:

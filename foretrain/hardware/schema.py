@@ -7,11 +7,13 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve
+from foretrain.hardware.fabric import LIBRARIES, TOPOLOGIES
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
 KernelName = one_of("flash1", "flash2", "flash3", "xla")
-Topology = one_of("switch", "mesh", "torus-2d", "torus-3d", "fat-tree", "none")
+Topology = one_of(*TOPOLOGIES)
+Library = one_of(*LIBRARIES)
 
 
 class MatmulFile(Strict):
@@ -109,6 +111,14 @@ class AcceleratorFile(ProfileFile):
     power: PowerFile
 
 
+class ProtocolFile(Strict):
+    """See `Protocol`."""
+
+    base_latency_s: Number
+    step_latency_s: Number
+    efficiency: Number
+
+
 class FabricFile(ProfileFile):
     """See `Fabric`. Between nodes, bandwidth is that of the NICs and the domain the whole cluster, unless given."""
 
@@ -120,7 +130,23 @@ class FabricFile(ProfileFile):
     base_latency_s: Number
     step_latency_s: Number
     half_bytes_per_rank: Number = Field(alias="half_size_per_rank")
+    library: Library = "nccl"  # type: ignore[valid-type]
+    ll: ProtocolFile | None = None
+    ll128: ProtocolFile | None = None
     in_network_reduction: Number = 0.0
+    in_network_latency_s: Number = 0.0
+    point_to_point_latency_s: Number = 0.0
+    island: Count = 0
+    island_bytes_per_s: Number = Field(default=0.0, alias="island_bandwidth")
+    pod: Count = 0
+    oversubscription: Number = 1.0
+    wraparound: Count = 0
+
+    @model_validator(mode="after")
+    def _beyond_the_island(self) -> Self:
+        if self.island and not self.island_bytes_per_s:
+            raise ValueError(f"island of {self.island} has no island_bandwidth; add what a group gets beyond its island")
+        return self
 
 
 class ScaleUpFile(FabricFile):

@@ -1,0 +1,1 @@
+"""How collectives are run: one algorithm a module, and the choice among them as each library makes it."""
