@@ -42,6 +42,7 @@ class LayoutOptions:
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
     recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
+    order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foretrain.sim.plan import Plan
+from foretrain.sim.plan import ORDERS, Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.units import parse, show
 
@@ -37,6 +37,7 @@ def plan_words(plan: Plan) -> str:
     words += [f"micro-batch {plan.micro_batch}"]
     words += [plan.schedule.name] * (plan.pp > 1)
     words += [f"recompute {plan.recompute}"]
+    words += [f"ranks in order {plan.order}"] * (plan.order != ORDERS[0])
     return ", ".join(words)
 
 

@@ -10,6 +10,8 @@ from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
 RECOMPUTE = ("none", "selective", "full")
 UNFOLD = ("dp", "tp")
+ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
+"""Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +19,9 @@ class Plan:
     """A layout: dp × tp × pp accelerators.
 
     `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
-    the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `unfold` names the dimensions
-    (`dp`, `tp`) to simulate rank by rank instead of once per class.
+    the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
+    and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
+    simulate rank by rank instead of once per class.
     """
 
     dp: int = 1
@@ -31,6 +34,7 @@ class Plan:
     micro_batch: int = 1
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
     recompute: str = "none"
+    order: str = "tp-dp-pp"
     unfold: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -43,6 +47,9 @@ class Plan:
         if self.recompute not in RECOMPUTE:
             known = ", ".join(RECOMPUTE)
             raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(self.recompute, RECOMPUTE)}")
+        if self.order not in ORDERS:
+            known = ", ".join(ORDERS)
+            raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(self.order, ORDERS)}")
         for name in sorted(self.unfold):
             if name not in UNFOLD:
                 raise PlanError(f"unfold={name!r} cannot be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
@@ -51,6 +58,15 @@ class Plan:
     def ranks(self) -> int:
         """Accelerators that the plan occupies."""
         return self.dp * self.tp * self.pp
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Ranks between neighbours along each dimension."""
+        found, stride = dict[str, int](), 1
+        for name in self.order.split("-"):
+            found[name] = stride
+            stride *= getattr(self, name)
+        return found
 
     @property
     def shards(self) -> int:
