@@ -5,6 +5,7 @@ Exit statuses: 0 done, 2 a mistake in what was given, 3 a prediction that does n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -22,13 +23,29 @@ INTERRUPTED = 130
 # rich would cost a tenth of a second at every start, and format our errors as boxes.
 _PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False, "no_args_is_help": True}
 
-app = typer.Typer(help="Predict what a training step of a large model costs: seconds, joules, dollars, grams of CO2, bytes.", **_PLAIN)
+app = typer.Typer(context_settings={"help_option_names": ["--help", "-h"]}, **_PLAIN)
 plot = typer.Typer(help="Draw plots.", **_PLAIN)
 validate = typer.Typer(help="Hold predictions against what was measured.", **_PLAIN)
 app.add_typer(plot, name="plot")
 app.add_typer(validate, name="validate")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in SI units.")]
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it
+    """Print the version and leave."""
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415  # only here
+
+        print(f"foretrain {version('foretrain')}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)] = False
+) -> None:
+    """Predict what a training step of a large model costs: seconds, joules, dollars, grams of CO2, bytes."""
 
 
 @app.command()
@@ -89,29 +106,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Return the exit status of the command line with these arguments; nothing but our own bugs raises."""
+    try:
+        return _status(arguments)
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise  # not a stream of ours, which have no file name
+        _drop_output()
+        return _refuse(f"output cannot be written: {error.strerror or error}; send it where there is space")
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _status(arguments: Sequence[str]) -> int:
+    """Return the exit status of a command that neither lost its output nor was interrupted."""
     # typer carries its own copy of click or imports the real one, depending on its release; these are its error classes either way.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         status = typer.main.get_command(app).main(list(arguments), prog_name="foretrain", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except usage_error as error:
         return _refuse_usage(error, arguments)
-    except BrokenPipeError:
-        # The reader has left; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except ForetrainError as error:
+        if isinstance(error.__cause__, OSError):
+            _drop_output()
         return _refuse(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _drop_output() -> None:
+    """Send what standard output still holds nowhere: its reader has left or its disk is full, and it must not fail again at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse_usage(error: Any, arguments: Sequence[str]) -> int:
     """Print a mistake in options or commands; without any argument, the help that typer made of it."""
     message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(message)  # noqa: T201
+        print(message, flush=True)  # noqa: T201
         return MISTAKE
     commands = getattr(getattr(error.ctx, "command", None), "commands", {})
     unknown = next((word for word in arguments if f"'{word}'" in message), "")
@@ -124,6 +160,7 @@ def _refuse(message: str) -> int:
     """Print a mistake in at most three lines and return its status."""
     lines = [line for line in message.splitlines() if line.strip()]
     shown = lines if len(lines) <= 3 else [*lines[:2], f"… and {len(lines) - 2} more"]
-    encoding = sys.stderr.encoding or "utf-8"
-    print("foretrain: " + "\n".join(shown).encode(encoding, "replace").decode(encoding), file=sys.stderr)  # noqa: T201
+    from foretrain.cli_output import warn  # noqa: PLC0415  # brings what a table needs
+
+    warn("foretrain: " + "\n".join(shown))
     return MISTAKE

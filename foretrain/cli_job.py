@@ -79,10 +79,7 @@ def read_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 def changed(profile: Profile, settings: Settings, root: str) -> Profile:
     """Return `profile` with the settings of its root applied; an error names the path as the user wrote it."""
-    try:
-        return apply_overrides(profile, settings[root])
-    except UsageError as error:
-        raise UsageError(str(error).replace("--set ", f"--set {root}.", 1)) from None
+    return apply_overrides(profile, settings[root], root)
 
 
 def read_model(options: JobOptions, settings: Settings) -> Model:
@@ -123,8 +120,8 @@ def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Pla
 
 def read_software(options: JobOptions, settings: Settings) -> tuple[Software, tuple[str, ...]]:
     """Return the software, and what was assumed of it: which, where nobody said."""
-    software = changed(load_software(options.software or DEFAULT_SOFTWARE), settings, "software")
-    return software, () if options.software else (f"software {software.name} (--software)",)
+    software = changed(load_software(DEFAULT_SOFTWARE if options.software is None else options.software), settings, "software")
+    return software, () if options.software is not None else (f"software {software.name} (--software)",)
 
 
 def _checked_length(options: JobOptions, settings: Settings, model: Model) -> int:

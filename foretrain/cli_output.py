@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from foretrain.charts.table import PIPE, TERMINAL, Ink
 from foretrain.errors import OutputError
 
+LONGEST_SHOWN = 200
+"""Characters of a path that a message repeats."""
+
 
 def ink() -> Ink:
     """Return how standard output shows emphasis: not at all in a pipe, nor where NO_COLOR is set."""
-    return TERMINAL if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PIPE
+    return TERMINAL if sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PIPE
 
 
 def say(text: str) -> None:
     """Print a line to standard output; signs that its encoding lacks become question marks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
+    _print(text, sys.stdout)
 
 
 def warn(text: str) -> None:
-    """Print a line to standard error."""
-    encoding = sys.stderr.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr)  # noqa: T201
+    """Print a line to standard error; where that is closed or full, nobody can be told."""
+    with contextlib.suppress(OSError):
+        _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print a line; a stream that was closed before the start takes none."""
+    if stream is not None:
+        encoding = stream.encoding or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 def say_json(data: Any) -> None:
@@ -43,7 +53,7 @@ def dumped(data: Any) -> str:
 
 def progress(done: int, total: int, what: str) -> None:
     """Show how far a long command is, on a terminal only."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         bar = "█" * (24 * done // total)
         end = "\n" if done == total else ""
         print(f"\r{what} {bar:<24} {done}/{total}", end=end, file=sys.stderr, flush=True)  # noqa: T201
@@ -60,10 +70,16 @@ def ready_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror or str(error)
-        raise OutputError(f"--out {folder} cannot be written: {reason}; give a folder that you may write to") from error
+    except (OSError, ValueError) as error:
+        place, why = str(folder)[:LONGEST_SHOWN], _why(folder, error)
+        raise OutputError(f"--out {place} cannot be written: {why}; give a folder that you may write to") from error
     return folder
+
+
+def _why(folder: Path, error: Exception) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it is a file" if folder.is_file() else "it is no folder, or runs through something that is none"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +104,7 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
 
 def cut(text: str) -> str:
     """Return `text` with its lines cut to the width of the terminal; whole in a pipe."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return text
     width = shutil.get_terminal_size().columns
     return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in text.splitlines())

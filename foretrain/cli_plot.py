@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from foretrain.charts.scaling import left_out, row, save_scaling
@@ -10,7 +10,8 @@ from foretrain.charts.words import count, money, plan_words
 from foretrain.cli_job import Job, changed, read_model, read_plan, read_recipe, read_settings, read_software
 from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions
 from foretrain.cli_output import columns, ready_folder, say, say_json
-from foretrain.errors import UsageError
+from foretrain.errors import ProfileError, UsageError, shortened
+from foretrain.fields import read_count
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
 from foretrain.sim.fill import fill
@@ -23,6 +24,7 @@ def run_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions
     folder = ready_folder(only.out)
     nodes = read_nodes(only.nodes)
     settings = read_settings(options.settings)
+    _refuse_what_varies(settings)
 
     def cluster_at(count: int) -> Cluster:
         return changed(load_cluster(f"{_name(options)}:{count}"), settings, "cluster")
@@ -42,6 +44,12 @@ def run_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions
     return 0
 
 
+def _refuse_what_varies(settings: Mapping[str, Mapping[str, str]]) -> None:
+    for root, path in (("cluster", "nodes"), ("plan", "dp")):
+        if path in settings[root]:
+            raise UsageError(f"--set {root}.{path} cannot hold at every point of the plot, where --nodes gives it; leave it out")
+
+
 def read_nodes(text: str) -> list[int]:
     """Return the node counts of `--nodes`, in rising order.
 
@@ -49,10 +57,13 @@ def read_nodes(text: str) -> list[int]:
         UsageError: where one is no whole number from 1.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    wrong = [word for word in words if not word.isdecimal() or int(word) < 1]
-    if wrong or not words:
-        raise UsageError(f"--nodes {text!r}: {wrong[0] if wrong else text!r} is no node count; give whole numbers from 1, such as 1,2,4,8")
-    return sorted({int(word) for word in words})
+    try:
+        counts = {read_count(word) for word in words}
+    except ProfileError as error:
+        raise UsageError(f"--nodes {shortened(text)}: {error}, such as 1,2,4,8") from None
+    if not counts:
+        raise UsageError(f"--nodes {shortened(text)} names no node count; give whole numbers from 1, such as 1,2,4,8")
+    return sorted(counts)
 
 
 def _largest_job(options: JobOptions, layout: LayoutOptions, settings: dict[str, dict[str, str]], largest: Cluster) -> Job:

@@ -54,10 +54,19 @@ class OutputError(ForetrainError, OSError):
     """A file or folder that cannot be written."""
 
 
+def shortened(value: object, longest: int = 100) -> str:
+    """Return a value as Python writes it, cut where it is long: what a message repeats of what it was given."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return `; did you mean 'a', 'b'?`, or an empty string when nothing is close."""
-    lowered = {candidate.lower(): candidate for candidate in known}
+    lowered: dict[str, list[str]] = {}
+    for candidate in known:
+        lowered.setdefault(candidate.lower(), []).append(candidate)
     close = difflib.get_close_matches(name.lower(), list(lowered), n=count, cutoff=0.5)
     if not close:
         return ""
-    return "; did you mean " + ", ".join(repr(lowered[match]) for match in close) + "?"
+    found = [candidate for match in close for candidate in lowered[match]][:count]
+    return "; did you mean " + ", ".join(repr(one) for one in found) + "?"

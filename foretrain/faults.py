@@ -9,12 +9,25 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from foretrain.errors import ForetrainError, ProfileError, nearest
+from foretrain.errors import ForetrainError, ProfileError, nearest, shortened
 from foretrain.fields import unit_of
-from foretrain.inherit import Keys, Tree
+from foretrain.inherit import Figure, Keys, Tree
 from foretrain.yamlfile import line_of
 
 Model = TypeVar("Model", bound=BaseModel)
+_WANTED = {
+    "string": "no text of one line; write a word or a sentence, in quotes where it looks like a number or a date",
+    "bool": "neither true nor false; write one of them",
+    "dict": "no mapping; write keys and values below it",
+    "model": "no mapping; write keys and values below it",
+    "list": "no list; write it in square brackets",
+    "tuple": "no list; write it in square brackets",
+    "int": "no whole number; write one",
+    "float": "no number; write one",
+    "greater": "out of range; give a number above 0",
+    "less": "out of range; give a number below 1",
+}
+"""What to say of a value by the start of pydantic's name for its fault."""
 
 
 def validate(model: type[Model], tree: Tree, file: Path) -> Model:
@@ -62,10 +75,16 @@ def _reason(model: type[BaseModel], error: dict[str, Any], keys: Keys) -> str:
         return f"unknown key{nearest(keys[-1], known) or '; use one of ' + ', '.join(known)}"
     if kind == "missing":
         unit = unit_of(str(_field_name(model, keys)))
-        return "is missing" + ("" if unit == "1" else f"; give it in {unit}, with its source")
+        return "is missing; give it" + ("" if unit == "1" else f" in {unit}, with its source")
     if kind == "value_error":
         return str(error["ctx"]["error"])
-    return f"{error['input']!r} is wrong: {error['msg']}"
+    wanted = next((words for start, words in _WANTED.items() if kind.startswith(start)), "")
+    return f"{_shown(error['input'])} is wrong: {f'it is {wanted}' if wanted else error['msg']}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as the file has it, shortened where it is long."""
+    return shortened(value.value if isinstance(value, Figure) else value)
 
 
 def _field_name(model: type[BaseModel], keys: Keys) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from foretrain.errors import ProfileError
+from foretrain.errors import ProfileError, shortened
 from foretrain.units import parse
 
 _UNITS = (
@@ -33,7 +33,25 @@ _GREATEST = {
     "FLOP/s": 1e19, "B/s": 1e16, "B": 1e16, "s": 1e5, "W": 1e7, "J": 1e15, "FLOP": 1e30, "Hz": 1e11,
     "J/FLOP": 1e-8, "J/B": 1e-6, "USD/h": 1e5, "USD/kWh": 100.0, "g/kWh": 1e4, "1": 1e6,
 }  # fmt: skip
+# Least value of a rate, far below any machine: less would only overflow what is divided by it.
+_LEAST = {"FLOP/s": 1e3, "B/s": 1e3}
 _FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
+_PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
+KERNELS = ("flash1", "flash2", "flash3", "xla")
+WORDS = {
+    "topology": (
+        "switch", "mesh", "cube-mesh", "pcie", "torus-1d", "torus-2d", "torus-3d", "fat-tree", "rail", "dragonfly", "none",
+    ),
+    "library": ("nccl", "rccl", "xla", "gloo"),
+    "attention": ("unfused", *KERNELS),
+    "fused": ("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer"),
+    "selective": ("core_attention", "alternate_products", "all_but_products"),
+}
+"""Fields that hold one or several of a few words."""
+_COUNTS = {
+    "zero": (0, 3), "global_batch": (1, 10**9), "seq_len": (1, 10**9), "vocab": (1, 10**9), "hidden": (1, 10**9),
+    "ffn_hidden": (1, 10**9), "max_positions": (1, 10**9), "window": (1, 10**9),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +80,14 @@ def bounds_of(name: str) -> Bounds:
     unit = unit_of(name)
     if name in _FRACTIONS or name.endswith("_efficiency"):
         return Bounds(unit, 0.0, 1.2, above_zero=True)
+    if name in _PER_PARAMETER:
+        return Bounds(unit, 0.0, 64.0, above_zero=False)
     special = {
         "overlap_loss": Bounds(unit, 0.0, 0.95, above_zero=False),
         "spread": Bounds(unit, 0.0, 0.5, above_zero=False),
         "wave_smoothing": Bounds(unit, 0.0, 1.0, above_zero=False),
         "fragmentation": Bounds(unit, 0.0, 1.0, above_zero=False),
-        "in_network_reduction": Bounds(unit, 0.0, 1.2, above_zero=False),
-        "oversubscription": Bounds(unit, 1.0, 100.0, above_zero=False),
+        "in_network_reduction": Bounds(unit, 0.0, 2.5, above_zero=False),
         "pue": Bounds(unit, 1.0, 5.0, above_zero=False),
         "memory_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
         "capacity_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
@@ -80,8 +99,19 @@ def bounds_of(name: str) -> Bounds:
         "memory_share": Bounds(unit, 0.0, 1.0, above_zero=False),
         "supply_efficiency": Bounds(unit, 0.5, 1.0, above_zero=True),
     }
-    positive = unit in ("B/s", "FLOP/s") or name.endswith("_scale")
-    return special.get(name, Bounds(unit, 0.0, _GREATEST[unit], above_zero=positive))
+    if name.endswith("_scale"):
+        return Bounds(unit, 0.01, 2.0, above_zero=False)
+    return special.get(name, Bounds(unit, _LEAST.get(unit, 0.0), _GREATEST[unit], above_zero=False))
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """Return the words that a field of this name may hold, none where any text will do."""
+    return WORDS.get(name, ())
+
+
+def count_bounds(name: str) -> tuple[int, int]:
+    """Return the least and the greatest whole number that a field of this name may hold."""
+    return _COUNTS.get(name, (1, 1_000_000))
 
 
 def read_number(name: str, text: str) -> float:
@@ -102,7 +132,7 @@ def read_count(text: str, least: int = 1, greatest: int = 1_000_000) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise ProfileError(f"{text!r} is no whole number; give one from {least:,} to {greatest:,}") from None
+        raise ProfileError(f"{shortened(text)} is no whole number; give one from {least:,} to {greatest:,}") from None
     if not least <= value <= greatest:
-        raise ProfileError(f"{text!r} is out of range; give a whole number from {least:,} to {greatest:,}")
+        raise ProfileError(f"{shortened(text)} is out of range; give a whole number from {least:,} to {greatest:,}")
     return value

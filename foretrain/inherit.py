@@ -14,7 +14,7 @@ from typing import Any
 
 from foretrain.errors import ProfileError, UnknownNameError
 from foretrain.library import Shelf
-from foretrain.yamlfile import read_mapping
+from foretrain.yamlfile import is_file, read_mapping, resolved
 
 KINDS = ("datasheet", "measurement", "fit", "memory", "estimate")
 ASSUMED = ("memory", "estimate")
@@ -37,12 +37,18 @@ class Figure:
         return self.source is not None and self.source.get("kind") in ASSUMED
 
 
+class Whole(dict[str, Any]):
+    """A profile that was named: laid over another it takes its place, where a mapping written out would merge."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of profile: where its library is and which of its keys are profiles themselves."""
 
     shelf: Shelf
     parts: Mapping[str, Kind] = field(default_factory=dict)
+    stand_in: Mapping[str, str] = field(default_factory=dict)
+    """Parts that, left out, are those of another part: a cluster's facility is its node's."""
 
     def __hash__(self) -> int:
         """Return the hash of the shelf: there is one kind per shelf."""
@@ -67,7 +73,7 @@ def read_tree(kind: Kind, path: Path) -> Tree:
 
 
 def _read(kind: Kind, path: Path, trail: tuple[Path, ...]) -> Tree:
-    here = path.resolve()
+    here = resolved(path)
     if here in trail:
         names = " -> ".join(step.name for step in (*trail[trail.index(here) :], here))
         raise ProfileError(f"{path}: inherits itself ({names}); take one base out of the circle")
@@ -76,7 +82,7 @@ def _read(kind: Kind, path: Path, trail: tuple[Path, ...]) -> Tree:
 
 
 def _read_file(kind: Kind, path: Path, trail: tuple[Path, ...]) -> Tree:
-    return _expand(kind, read_mapping(path), _Place(file=path, trail=(*trail, path.resolve()), sources={}))
+    return _expand(kind, read_mapping(path), _Place(file=path, trail=(*trail, resolved(path)), sources={}))
 
 
 @functools.cache
@@ -100,10 +106,16 @@ class _Place:
         try:
             path = kind.shelf.find(name, self.file)
         except UnknownNameError as error:
-            raise ProfileError(f"{self.file}: {error}") from None
-        if not path.is_file():
-            raise ProfileError(f"{self.file}: refers to {name!r}, but there is no file {path}")
+            raise ProfileError(f"{self.file}: {_as_part(kind, name) or error}") from None
+        if not is_file(path):
+            raise ProfileError(f"{self.file}: refers to {name!r}, but there is no file {path}; a path in a profile starts at the profile")
         return _read(kind, path, self.trail)
+
+
+def _as_part(kind: Kind, name: str) -> str:
+    """Return the remedy where a name is of a part of this kind of profile, else an empty string."""
+    found = next((key for key, part in kind.parts.items() if name in part.shelf.names()), "")
+    return f"{name!r} is no {kind.shelf.what}; it goes under `{found}`, as in `{found}: {name}`" if found else ""
 
 
 def _expand(kind: Kind, raw: Mapping[str, Any], place: _Place) -> Tree:
@@ -111,13 +123,23 @@ def _expand(kind: Kind, raw: Mapping[str, Any], place: _Place) -> Tree:
     tree = place.refer(kind, raw["base"]) if "base" in raw else Tree({}, {})
     declared = {**place.sources, **_table(tree.data.get("sources")), **_table(raw.get("sources"))}
     place = replace(place, sources=declared)
-    for key, value in raw.items():
+    for key, value in sorted(raw.items(), key=lambda item: item[0] in kind.stand_in):
         if key in kind.parts:
-            tree = _lay(tree, key, _part(kind.parts[key], value, place), replaces=_names_a_profile(value))
+            over = _part(kind.parts[key], value, place)
+            tree = _lay(_stood_in(tree, kind, key), key, over, replaces=_names_a_profile(value))
         elif key != "base":
             data = value if key == "sources" else _figures(value, declared)
             tree = _lay(tree, key, Tree(data, _leaves(data, place.file)), replaces=False)
     return tree
+
+
+def _stood_in(tree: Tree, kind: Kind, key: str) -> Tree:
+    """Return the tree with the part that stands in for `key` put there, where it has none of its own."""
+    owner = tree.data.get(kind.stand_in.get(key, ""))
+    if tree.data.get(key) is not None or not isinstance(owner, dict) or key not in owner:
+        return tree
+    origins = {keys[1:]: file for keys, file in tree.origins.items() if keys[:2] == (kind.stand_in[key], key)}
+    return Tree({**tree.data, key: owner[key]}, {**tree.origins, **origins})
 
 
 def _part(kind: Kind, value: Any, place: _Place) -> Tree:
@@ -154,16 +176,25 @@ def _leaves(data: Any, file: Path) -> dict[Keys, Path]:
 
 def _lay(tree: Tree, key: str, over: Tree, *, replaces: bool) -> Tree:
     """Return `tree` with `over` at `key`: mappings merge, everything else (and a newly named profile) replaces."""
+    data = Whole(over.data) if replaces and isinstance(over.data, dict) else over.data
     under = tree.data.get(key)
-    value = over.data if replaces or under is None else _merge(under, over.data)
+    gone = tuple((key, *keys) for keys in _wholes(data))
+    kept = {keys: file for keys, file in tree.origins.items() if not any(keys[: len(one)] == one for one in gone)}
     origins = {(key, *keys): file for keys, file in over.origins.items()}
-    return Tree({**tree.data, key: value}, {**tree.origins, **origins})
+    return Tree({**tree.data, key: data if under is None else _merge(under, data)}, {**kept, **origins})
 
 
 def _merge(under: Any, over: Any) -> Any:
-    if not (isinstance(under, dict) and isinstance(over, dict)):
+    if isinstance(over, Whole) or not (isinstance(under, dict) and isinstance(over, dict)):
         return over
     return {**under, **{key: _merge(under[key], value) if key in under else value for key, value in over.items()}}
+
+
+def _wholes(data: Any) -> list[Keys]:
+    """Return where in `data` profiles stand that take the place of others."""
+    if isinstance(data, Whole):
+        return [()]
+    return [(key, *keys) for key, value in data.items() for keys in _wholes(value)] if isinstance(data, dict) else []
 
 
 def _table(sources: Any) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""One field of nested frozen dataclasses set from text: what `--set node.accelerator.power.limit_w="500 W"` does."""
+"""Fields of nested frozen dataclasses set from text: what `--set node.accelerator.power.limit_w="500 W"` does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from foretrain.errors import ForetrainError, UsageError, nearest
-from foretrain.fields import read_count, read_number, unit_of
+from foretrain.fields import count_bounds, read_count, read_number, unit_of, words_of
 
 Profile = TypeVar("Profile")
+NONE = ("none", "null")
+"""What unsets a field that may be left open."""
+PROVENANCE = "assumed"
+"""The field that says which others nobody stated: it follows from them and is never set."""
 
 
 def override(profile: Profile, path: str, value: str) -> Profile:
@@ -22,20 +26,21 @@ def override(profile: Profile, path: str, value: str) -> Profile:
     Raises:
         UsageError: where there is no such field or `value` does not suit it.
     """
-    keys = path.split(".")
-    try:
-        return typing.cast(Profile, _set(profile, keys, _Spot((), "", type(profile)), value))
-    except UsageError:
-        raise
-    except ForetrainError as error:
-        raise UsageError(f"--set {path}: {error}") from None
+    return apply_overrides(profile, {path: value})
 
 
-def apply_overrides(profile: Profile, values: Mapping[str, str]) -> Profile:
-    """Return `profile` with every path of `values` set, in order."""
-    for path, value in values.items():
-        profile = override(profile, path, value)
-    return profile
+def apply_overrides(profile: Profile, values: Mapping[str, str], root: str = "") -> Profile:
+    """Return `profile` with every path of `values` set, all at once, so that fields which must agree can change together.
+
+    `root` is what the user calls the profile; errors put it before the path. What is set is no longer among what was assumed.
+
+    Raises:
+        UsageError: where there is no such field or a value does not suit it.
+    """
+    if not values:
+        return profile
+    above = (root,) if root else ()
+    return typing.cast(Profile, _set(profile, _tree(values, root), _Spot(above, "", type(profile))))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,31 +56,91 @@ class _Spot:
         return ".".join(self.above)
 
 
-def _set(at: Any, keys: list[str], spot: _Spot, value: str) -> Any:
-    if not keys:
-        return _read(at, spot, value)
-    key, rest, above = keys[0], keys[1:], (*spot.above, keys[0])
+def _tree(values: Mapping[str, str], root: str) -> dict[str, Any]:
+    """Return `{"a.b": "1", "a.c": "2"}` as `{"a": {"b": "1", "c": "2"}}`."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        at, (*groups, last) = tree, path.split(".")
+        for group in groups:
+            at = at.setdefault(group, {})
+            if isinstance(at, str):
+                break
+        if isinstance(at, str) or isinstance(at.get(last), dict):
+            raise UsageError(f"--set {root}{'.' * bool(root)}{path}: is set both whole and in part; leave out one of the two")
+        at[last] = value
+    return tree
+
+
+def _set(at: Any, values: Any, spot: _Spot) -> Any:
+    if isinstance(values, str):
+        return _checked(lambda: _read(at, spot, values), spot, ())
     if dataclasses.is_dataclass(at) and not isinstance(at, type):
-        _known(key, [field.name for field in dataclasses.fields(at)], spot)
-        inner = _Spot(above, key, typing.get_type_hints(type(at))[key])
-        return dataclasses.replace(at, **{key: _set(getattr(at, key), rest, inner, value)})
+        return _changed(at, values, spot)
     if isinstance(at, Mapping):
-        _known(key, list(at), spot)
-        return {**at, key: _set(at[key], rest, _Spot(above, spot.field, typing.get_args(spot.kind)[-1]), value)}
-    below = ".".join(keys)
+        kind = typing.get_args(spot.kind)[-1]
+        spots = {key: _inner(key, list(at), spot, spot.field, kind) for key in values}
+        return {**at, **{key: _set(at[key], inner, spots[key]) for key, inner in values.items()}}
+    below = ".".join(_first_path(values))
     raise UsageError(f"--set {spot.path}.{below}: {spot.path} is a value, not a group of fields; leave out '.{below}'")
 
 
-def _known(key: str, known: list[str], spot: _Spot) -> None:
+def _changed(at: Any, values: Mapping[str, Any], spot: _Spot) -> Any:
+    """Return the dataclass `at` with its fields set; what it refuses is said of all of them."""
+    hints, known = typing.get_type_hints(type(at)), _settable(at)
+    spots = {key: _inner(key, known, spot, key, hints.get(key)) for key in values}
+    new = {key: _set(getattr(at, key), inner, spots[key]) for key, inner in values.items()}
+    if PROVENANCE in hints:
+        given = set(_paths(values))
+        new[PROVENANCE] = tuple(path for path in getattr(at, PROVENANCE) if path not in given)
+    return _checked(lambda: dataclasses.replace(at, **new), spot, tuple(_paths(values)))
+
+
+def _inner(key: str, known: list[str], spot: _Spot, field: str, kind: Any) -> _Spot:
     if key not in known:
-        raise UsageError(f"--set: {spot.path or 'the profile'} has no field {key!r}{nearest(key, known) or '; it has ' + ', '.join(known)}")
+        what = spot.path or "the profile"
+        wanted = ".".join((*spot.above, key))
+        raise UsageError(f"--set {wanted}: {what} has no field {key!r}{nearest(key, known) or '; it has ' + ', '.join(known)}")
+    return _Spot((*spot.above, key), field, kind)
+
+
+def _settable(at: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(at) if field.name != PROVENANCE]
+
+
+def _checked(make: Callable[[], Any], spot: _Spot, below: tuple[str, ...]) -> Any:
+    """Return what `make` makes; an error begins with the paths that were set."""
+    try:
+        return make()
+    except UsageError:
+        raise
+    except ForetrainError as error:
+        paths = ", ".join(".".join((*spot.above, path)) for path in below) or spot.path
+        raise UsageError(f"--set {paths}: {error}") from None
+
+
+def _paths(values: Any) -> list[str]:
+    """Return the dotted paths of the leaves."""
+    if isinstance(values, str):
+        return [""]
+    return [f"{key}.{path}".rstrip(".") for key, inner in values.items() for path in _paths(inner)]
+
+
+def _first_path(values: Mapping[str, Any]) -> tuple[str, ...]:
+    key, inner = next(iter(values.items()))
+    return (key,) if isinstance(inner, str) else (key, *_first_path(inner))
 
 
 def _read(at: Any, spot: _Spot, value: str) -> Any:
     if dataclasses.is_dataclass(at) or isinstance(at, Mapping):
-        inner = list(at) if isinstance(at, Mapping) else [field.name for field in dataclasses.fields(at)]
+        inner = list(at) if isinstance(at, Mapping) else _settable(at)
         raise UsageError(f"--set {spot.path}: is a group of fields; set one of {', '.join(f'{spot.path}.{name}' for name in inner)}")
+    if _may_be_none(spot.kind) and value.lower() in NONE:
+        return None
     return _scalar(_concrete(spot.kind), spot, value)
+
+
+def _may_be_none(kind: Any) -> bool:
+    return types.NoneType in typing.get_args(kind)
 
 
 def _concrete(kind: Any) -> Any:
@@ -88,9 +153,9 @@ def _concrete(kind: Any) -> Any:
 def _scalar(kind: Any, spot: _Spot, value: str) -> Any:
     readers: dict[Any, Callable[[], Any]] = {
         bool: lambda: _truth(spot, value),
-        int: lambda: read_count(value),
+        int: lambda: read_count(value, *count_bounds(spot.field)),
         float: lambda: _number(spot, value),
-        str: lambda: value,
+        str: lambda: _word(spot, value),
     }
     if kind in readers:
         return readers[kind]()
@@ -112,9 +177,18 @@ def _is_bare(value: str) -> bool:
     return True
 
 
+def _word(spot: _Spot, value: str) -> str:
+    known = words_of(spot.field)
+    if known and value not in known:
+        raise UsageError(f"--set {spot.path}: {value!r} is unknown; use one of {', '.join(known)}{nearest(value, known)}")
+    if not value or not value.isprintable():
+        raise UsageError(f"--set {spot.path}: {value!r} is no text of one line; write some after the equals sign")
+    return value
+
+
 def _several(kind: Any, spot: _Spot, value: str) -> Any:
     words = [word.strip() for word in value.split(",") if word.strip()]
-    items = words if typing.get_args(kind)[0] is str else [_number(spot, word) for word in words]
+    items = [_word(spot, word) if typing.get_args(kind)[0] is str else _number(spot, word) for word in words]
     return typing.get_origin(kind)(items)
 
 

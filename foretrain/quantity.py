@@ -128,5 +128,5 @@ class ProfileFile(Strict):
     """What every profile has: a name, and the sources of its figures."""
 
     PARTS: ClassVar[tuple[str, ...]] = ()
-    name: str
+    name: str = Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")
     sources: dict[str, Source] = {}

@@ -45,6 +45,8 @@ def parse(text: str, unit: str, *, negative: bool = False) -> float:
     50000000000.0
     """
     number, written = _split(text)
+    if not number.is_finite():
+        raise ProfileError(f"{text!r} is not finite; give a finite number{_of(unit)}")
     size, dimension = _factor(written or "1", text)
     wanted_size, wanted = _factor(unit, unit)
     if dimension != wanted:
@@ -115,12 +117,21 @@ def _atom(symbol: str, text: str) -> tuple[Decimal, _Dimension]:
         if prefix in _PREFIX and rest in _PREFIXED:
             size, dimension = _PREFIXED[rest]
             return Decimal(_PREFIX[prefix]) * Decimal(size), dimension
-    raise ProfileError(f"{text!r} has the unknown unit {symbol!r}{nearest(symbol, _symbols())}")
+    raise ProfileError(f"{text!r} has the unknown unit {symbol!r}{_meant(symbol)}")
+
+
+def _meant(symbol: str) -> str:
+    """Return the remedy for an unknown symbol: a rate that is written as networks are sold, or what looks like it."""
+    if symbol.endswith(("bps", "Bps")):
+        return f"; did you mean {symbol[:-3] + ('bit/s' if symbol[-3] == 'b' else 'B/s')!r}?"
+    return nearest(symbol, _symbols()) or f"; use one of {', '.join(_PREFIXED)}, with a prefix or none"
 
 
 @functools.cache
 def _symbols() -> tuple[str, ...]:
-    return (*_PLAIN, *(prefix + base for base in _PREFIXED for prefix in _PREFIX))
+    """Return what is offered for an unknown symbol; money takes no prefix."""
+    bases = [base for base in _PREFIXED if base != "USD"]
+    return (*_PLAIN, "USD", *(prefix + base for base in bases for prefix in _PREFIX))
 
 
 def _mismatch(text: str, written: str, dimension: _Dimension, unit: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,12 @@ from typing import Any
 import yaml
 
 from foretrain.errors import ProfileError
+
+LARGEST_BYTES = 2**22
+DEEPEST = 32
+"""Mappings in mappings that a profile may have; no kind needs more than 6."""
+LONGEST_SHOWN = 200
+"""Characters of a path that a message repeats."""
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,7 +44,16 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise ProfileError(f"{path}: holds {found}, but a profile is a mapping of keys to values")
+    _refuse_deep(path, data, 0)
     return {str(key): value for key, value in data.items()}
+
+
+def _refuse_deep(path: Path, data: Any, depth: int) -> None:
+    """Refuse what no profile needs and no walk survives: aliases that hold themselves, endless nesting."""
+    if depth > DEEPEST:
+        raise ProfileError(f"{path}: is nested more than {DEEPEST} deep or holds itself through an alias; write it flat")
+    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        _refuse_deep(path, inner, depth + 1)
 
 
 def line_of(path: Path, keys: Sequence[str]) -> int | None:
@@ -50,15 +67,45 @@ def line_of(path: Path, keys: Sequence[str]) -> int | None:
     return line
 
 
-def _text(path: Path) -> str:
-    if path.is_dir():
-        raise ProfileError(f"{path}: is a folder; give the YAML file in it")
+def resolved(path: Path) -> Path:
+    """Return the path without links and dots; as it is where it can be none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is something to read at `path`; what can be no path is no file."""
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        state = path.stat()
+        text = "" if _no_text(state) else path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ProfileError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+        raise ProfileError(f"{path}: no such file; give the path of a YAML file, or a name that foretrain list shows") from None
+    except UnicodeDecodeError:
+        raise ProfileError(f"{path}: cannot be read (not UTF-8 text); give a YAML file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ProfileError(f"{str(path)[:LONGEST_SHOWN]!r}: cannot be read ({reason}); give the path of a YAML file") from None
+    if _no_text(state):
+        raise ProfileError(f"{path}: {_no_text(state)}")
+    return text
+
+
+def _no_text(state: os.stat_result) -> str:
+    """Return why there is no profile to read where nothing could stop the reading; empty where there may be one."""
+    if stat.S_ISDIR(state.st_mode):
+        return "is a folder; give the YAML file in it"
+    if stat.S_ISREG(state.st_mode) and state.st_size > LARGEST_BYTES:
+        return f"is over {LARGEST_BYTES:,} bytes long, as no profile is; give a YAML file"
+    return ""
 
 
 def _parse(path: Path, text: str) -> Any:

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, model_validator
 
 from foretrain.errors import nearest
+from foretrain.inherit import Figure
 from foretrain.models.dimensions import Transformer, fault_of
 from foretrain.quantity import ProfileFile, Strict
 
 
 def _checked(given: Any, info: ValidationInfo) -> Any:
+    if isinstance(given, Figure):
+        raise ValueError(f"{given.value!r} needs no source of its own; write the bare value, and `source: KEY` once for all dimensions")
     fault = fault_of(str(info.field_name), given)
     if fault:
         raise ValueError(fault)
@@ -61,7 +64,8 @@ class ModelFile(ProfileFile):
     def _sources_are_declared(self) -> ModelFile:
         for key in (self.source, self.published.source if self.published else ""):
             if key and key not in self.sources:
-                raise ValueError(f"source {key!r} is not in the table `sources`{nearest(key, self.sources)}")
+                known = nearest(key, self.sources) or f"; use one of {', '.join(self.sources) or 'its keys, once it has some'}"
+                raise ValueError(f"source {key!r} is not in the table `sources`{known}")
         return self
 
     def spec(self, key: str) -> Transformer:

@@ -6,10 +6,11 @@ from typing import Self
 
 from pydantic import model_validator
 
+from foretrain.fields import words_of
 from foretrain.quantity import Number, ProfileFile, Strict, one_of
 
-Pattern = one_of("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer")
-KernelName = one_of("unfused", "flash1", "flash2", "flash3", "xla")
+Pattern = one_of(*words_of("fused"))
+KernelName = one_of(*words_of("attention"))
 
 
 class StateFile(Strict):
@@ -53,7 +54,7 @@ class SoftwareFile(ProfileFile):
     state: StateFile
     overlap: OverlapFile
     host: HostFile
-    selective: one_of("core_attention", "alternate_products", "all_but_products") = "core_attention"  # type: ignore[valid-type]
+    selective: one_of(*words_of("selective")) = "core_attention"  # type: ignore[valid-type]
     scatter_gather: bool
     matmul_scale: Number
     stream_scale: Number

@@ -126,7 +126,7 @@ def _write_predictions(outcomes: list[Outcome], path: Path) -> None:
             table.writerow(COLUMNS)
             table.writerows(_cells(outcome) for outcome in outcomes)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; give a folder that you may write to") from error
 
 
 def _cells(outcome: Outcome) -> list[str]:
@@ -141,4 +141,4 @@ def _write_summary(summary: Summary, path: Path) -> None:
     try:
         path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; give a folder that you may write to") from error

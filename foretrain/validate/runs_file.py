@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from foretrain.errors import UsageError
+from foretrain.errors import UsageError, shortened
 
 LLM_COLUMNS = frozenset({
     "id", "source", "source_key", "date", "model", "arch_family", "n_layers", "hidden", "ffn_hidden", "n_heads", "n_kv_heads", "vocab",
@@ -84,7 +84,7 @@ def _kind(name: str, header: list[str]) -> str:
         if len(missing) * 2 < len(columns):
             raise UsageError(f"{name} looks like {kind}, but lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     understood = ", ".join(f"{kind}.csv (id, source_key, model, ... {len(columns)} columns)" for kind, columns in KINDS.items())
-    raise UsageError(f"the header of {name} is none that is understood ({', '.join(header[:4])} ...); understood: {understood}")
+    raise UsageError(f"the header of {name} is none that is understood ({shortened(', '.join(header[:4]))} ...); understood: {understood}")
 
 
 def _line(header: list[str], cells: list[str]) -> Line:
