@@ -1,12 +1,12 @@
 """Where the ranks of a plan sit, which of them are alike, and how far their groups reach.
 
-Ranks are numbered as Megatron-LM numbers them: tensor parallel fastest, then data parallel, then pipeline, so that rank
-`(stage * dp + replica) * tp + t` sits on scale-up domain `rank // domain`.
+Ranks are numbered in the order of the plan, fastest dimension first, and rank `i` sits on scale-up domain `i // domain`. In
+Megatron-LM's order, tp-dp-pp, that is rank `(stage * dp + replica) * tp + t`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,10 +71,13 @@ class Placement:
     """Blocks of each model chunk; chunk `c` of stage `s` is entry `c * pp + s`."""
     microbatches: int
     classes: tuple[ReplicaClass, ...]
+    strides: Mapping[str, int]
+    """Ranks between neighbours along tp, dp and pp."""
 
     def rank(self, stage: int, replica: int, t: int = 0) -> int:
         """Return the global rank of a coordinate."""
-        return (stage * self.plan.dp + replica) * self.plan.tp + t
+        strides = self.strides
+        return stage * strides["pp"] + replica * strides["dp"] + t * strides["tp"]
 
     def node(self, stage: int, replica: int, t: int = 0) -> int:
         """Return the node that a coordinate sits on."""
@@ -94,26 +97,26 @@ class Placement:
 
     def _replicas_on(self, node: int, stage: int, t: int) -> int:
         """Return how many replicas have their rank (stage, t) on a node."""
-        size, tp, dp = self.cluster.node.accelerators, self.plan.tp, self.plan.dp
-        below = [-(-(start * size - t) // tp) - stage * dp for start in (node, node + 1)]
+        size, stride, dp = self.cluster.node.accelerators, self.strides["dp"], self.plan.dp
+        below = [-((self.rank(stage, 0, t) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
     def tensor_span(self, stage: int, replica: int) -> Span:
         """Return the span of a tensor-parallel group."""
-        return self._span(self.rank(stage, replica), 1, self.plan.tp)
+        return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
 
     def data_span(self, stage: int) -> Span:
         """Return the span of all data-parallel replicas of a stage."""
-        return self._span(self.rank(stage, 0), self.plan.tp, self.plan.dp)
+        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.dp)
 
     def shard_span(self, stage: int) -> Span:
         """Return the span of the ranks that share one copy of the sharded state."""
-        return self._span(self.rank(stage, 0), self.plan.tp, self.plan.shards)
+        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.shards)
 
     def replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard."""
         shards = self.plan.shards
-        return self._span(self.rank(stage, 0), self.plan.tp * shards, self.plan.dp // shards)
+        return self._span(self.rank(stage, 0), self.strides["dp"] * shards, self.plan.dp // shards)
 
     def tied_span(self, replica: int) -> Span:
         """Return the span of the first and last stage of one replica, which share the embedding."""
@@ -133,9 +136,10 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     _check_size(cluster, plan)
     _check_tensor(model, plan)
     _check_sharding(plan)
+    _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
     layers = _cut(model, plan)
-    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan))
+    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
 
 
 def divisors(number: int) -> list[int]:
@@ -179,6 +183,25 @@ def _check_sharding(plan: Plan) -> None:
         raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
     if plan.shard < 1 or plan.dp % plan.shard:
         raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
+
+
+def _check_order(cluster: Cluster, plan: Plan) -> None:
+    """Refuse an order that puts the tensor-parallel ranks of a replica at unlike places: they could not keep in step."""
+    domain, strides = cluster.node.scale_up.domain, plan.strides
+    if plan.tp == 1 or strides["tp"] == 1:
+        return
+    straddling = [block for block in strides.values() if block < plan.ranks and not _aligned(block, domain)]
+    if straddling:
+        raise PlanError(
+            f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "
+            f"{plan.tp} tensor-parallel ranks of a replica would lie unlike; use an order that begins with tp, or degrees whose products "
+            f"divide {domain} or are multiples of it"
+        )
+
+
+def _aligned(block: int, domain: int) -> bool:
+    """Return whether blocks of so many ranks, one after another, all lie alike over the scale-up domains."""
+    return block % domain == 0 or domain % block == 0
 
 
 def _microbatches(plan: Plan, recipe: Recipe) -> int:
@@ -225,15 +248,15 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
     """Group the data-parallel replicas by where their groups and sends cross a scale-up domain."""
     if "dp" in plan.unfold:
         return tuple(ReplicaClass(members=(replica,)) for replica in range(plan.dp))
-    domain, tp = cluster.node.scale_up.domain, plan.tp
-    aligned = domain % tp == 0 or tp % domain == 0
-    block = plan.dp * tp
-    if aligned and (plan.pp == 1 or block % domain == 0 or domain % block == 0):
+    domain, strides = cluster.node.scale_up.domain, plan.strides
+    blocks = sorted(strides.values())[1:]
+    apart = plan.tp > 1 and strides["tp"] > 1
+    if apart or (_aligned(plan.tp, domain) and (plan.pp == 1 or _aligned(blocks[-1], domain))):
         return (ReplicaClass(members=range(plan.dp)),)
     found: dict[tuple[int, ...], list[int]] = {}
     for replica in range(plan.dp):
-        firsts = [(stage * plan.dp + replica) * tp for stage in range(plan.pp)]
+        firsts = [stage * strides["pp"] + replica * strides["dp"] for stage in range(plan.pp)]
         homes = [first // domain for first in firsts]
-        reach = [(first + tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
+        reach = [(first + plan.tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
         found.setdefault((*reach, *(int(a != b) for a, b in pairwise(homes))), []).append(replica)
     return tuple(ReplicaClass(members=tuple(members)) for members in found.values())
