@@ -81,7 +81,9 @@ class Passes:
         hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
         launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
-        joules = {"links": cost.wire_bytes * self.pricer.accelerator.power.link_j_per_byte}
+        power = self.pricer.accelerator.power
+        # The kernel of the collective keeps the compute units awake while nothing else runs.
+        joules = {"links": cost.wire_bytes * power.link_j_per_byte, "busy": power.busy_w * self.pricer.point.busy_power * rest}
         leg = Leg(
             name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={TENSOR: rest} if rest else {},
             joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,

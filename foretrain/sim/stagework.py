@@ -118,9 +118,9 @@ class StageWork:
         return tuple(result)
 
     def _issue(self, leg: Leg, transfer: TransferCost) -> Leg:
-        """Return the start of a collective that is played apart: its launch, and the joules of the bytes that were hidden before."""
+        """Return the start of a collective that is played apart: its launch, and all its joules but those of the bytes still to come."""
         link_j = self.context.placement.cluster.accelerator.power.link_j_per_byte
-        joules = {"links": max(0.0, leg.joules["links"] - transfer.wire_bytes * link_j)}
+        joules = {**leg.joules, "links": max(0.0, leg.joules["links"] - transfer.wire_bytes * link_j)}
         return Leg(
             name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s
         )

@@ -17,8 +17,7 @@ ALL = [(kind, name) for kind, names in NAMES.items() for name in names]
 def test_the_library_holds_what_the_guide_promises() -> None:
     """V100, A100, H100, H200, B200 and TPU v4, v5e, v5p, with their nodes."""
     wanted = (
-        "v100-sxm2-16gb v100-sxm2-32gb a100-sxm-40gb a100-sxm-80gb h100-sxm h100-sxm-96gb-hbm2e h200-sxm b200-sxm "
-        "tpu-v4 tpu-v5e tpu-v5p"
+        "v100-sxm2-16gb v100-sxm2-32gb a100-sxm-40gb a100-sxm-80gb h100-sxm h100-sxm-96gb-hbm2e h200-sxm b200-sxm tpu-v4 tpu-v5e tpu-v5p"
     )
     nodes = (
         "dgx-1v-16gb dgx-1v-32gb dgx-a100-40gb dgx-a100-80gb dgx-h100 dgx-h200 dgx-b200 aws-p4d aws-p4de aws-p5 jean-zay-a100 "
@@ -86,14 +85,20 @@ def test_data_sheet_figures_arrive_in_si() -> None:
     assert chip.power.memory_j_per_byte == pytest.approx(13.11e-12 * 8)
 
 
-@pytest.mark.parametrize("name", [name for name in list_accelerators() if name not in ("tpu-v5e", "tpu-v5p")])
-def test_sustained_power_of_a_full_load_is_near_the_limit(name: str) -> None:
-    """Idle, busy, math at the sustained rate and half the memory bandwidth make 75 to 115 % of the limit, where it is published."""
+SELDOM_AT_LIMIT = ("h20-96gb", "a100-sxm-80gb-500w", "gaudi2")
+"""Accelerators whose limit products do not reach; nor do those of TPUs and CPUs, whose limits are of the package or not published."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in list_accelerators() if not name.startswith(("tpu", "cpu")) and name not in SELDOM_AT_LIMIT]
+)
+def test_a_large_product_draws_about_the_limit(name: str) -> None:
+    """Idle, busy, math at the sustained rate and the tenth of the memory bandwidth that products of 8,192 take: 85 to 115 %."""
     chip = load_accelerator(name)
     dtype = next(dtype for dtype in ("bf16", "fp16", "fp32") if dtype in chip.peak_flop_per_s)
     math_w = chip.peak_flop_per_s[dtype] * chip.matmul.sustained[dtype] * chip.power.math_j_per_flop[dtype]
-    memory_w = 0.5 * chip.memory_bytes_per_s * chip.power.memory_j_per_byte
-    assert 0.75 < (chip.power.idle_w + chip.power.busy_w + math_w + memory_w) / chip.power.limit_w < 1.15
+    memory_w = 0.1 * chip.memory_bytes_per_s * chip.power.memory_j_per_byte
+    assert 0.85 < (chip.power.idle_w + chip.power.busy_w + math_w + memory_w) / chip.power.limit_w < 1.15
 
 
 def test_assumed_names_estimates_and_memory_and_nothing_else() -> None:
