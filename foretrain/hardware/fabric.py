@@ -29,7 +29,12 @@ class Fabric:
 
     name: str
     topology: str
-    """How its members are joined; see `TOPOLOGIES`."""
+    """How its members are joined.
+
+    `switch` all to all; `mesh` fixed links between all pairs, `cube-mesh` between some; `pcie` switches and root complexes; `torus-1d`
+    to `torus-3d` rings along axes; `fat-tree` and `rail` Clos networks, plain and with the n-th NICs of all nodes under one switch;
+    `dragonfly` groups joined all to all; `none`.
+    """
     domain: int
     """Accelerators that this tier joins; a group inside one domain never leaves it."""
     bandwidth_bytes_per_s: float
@@ -65,12 +70,3 @@ class Fabric:
     """Injection bandwidth of a pod over that of its links to other pods."""
     wraparound: int = 0
     """Shortest axis of a torus whose ends are joined."""
-
-
-TOPOLOGIES = (
-    "switch", "mesh", "cube-mesh", "pcie", "torus-1d", "torus-2d", "torus-3d", "fat-tree", "rail", "dragonfly", "none",
-)  # fmt: skip
-"""All to all through switches; fixed links between all pairs, or some; PCIe switches and root complexes; rings along one to three
-axes; Clos networks plain and rail-optimized (the n-th NICs of all nodes under one switch); groups joined all to all; no network."""
-LIBRARIES = ("nccl", "rccl", "xla", "gloo")
-"""Families of communication libraries; `sim/algorithms/registry.py` says what each can do."""

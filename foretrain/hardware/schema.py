@@ -6,14 +6,14 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from foretrain.fields import KERNELS, words_of
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve
-from foretrain.hardware.fabric import LIBRARIES, TOPOLOGIES
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
-KernelName = one_of("flash1", "flash2", "flash3", "xla")
-Topology = one_of(*TOPOLOGIES)
-Library = one_of(*LIBRARIES)
+KernelName = one_of(*KERNELS)
+Topology = one_of(*words_of("topology"))
+Library = one_of(*words_of("library"))
 
 
 class MatmulFile(Strict):

@@ -92,3 +92,9 @@ def _on(cluster: Cluster, words: str, link: Link) -> Cluster:
         return cluster
     network = load_cluster(f"{donor}:{cluster.nodes}").scale_out
     return replace(cluster, scale_out=replace(network, bandwidth_bytes_per_s=cluster.scale_out.bandwidth_bytes_per_s))
+
+
+def without_in_switch(cluster: Cluster) -> Cluster:
+    """Return the cluster with the reductions of its switches switched off."""
+    node = cluster.node
+    return replace(cluster, node=replace(node, scale_up=replace(node.scale_up, in_network_reduction=0.0)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from foretrain.errors import ProfileError
@@ -11,7 +12,7 @@ from foretrain.sim.collectives import collective, send
 from foretrain.sim.placement import Span
 from foretrain.units import parse
 from foretrain.validate.cells import Row, number, text, whole
-from foretrain.validate.curve_machines import cluster_of
+from foretrain.validate.curve_machines import cluster_of, without_in_switch
 
 KINDS = {
     "all_reduce": "all_reduce", "allreduce": "all_reduce", "all_gather": "all_gather", "allgather": "all_gather",
@@ -22,6 +23,7 @@ LARGE_BYTES = parse("8 GiB", "B")
 """Taken where a source gives the bandwidth of "large messages"."""
 GIGA = parse("1 GB/s", "B/s")
 MICRO = parse("1 us", "s")
+_NO_SWITCH_SUMS = re.compile(r"NVLS_ENABLE=0|\bring\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ def _of_network(row: Row) -> Curve:
         assumed += (f"{ranks} ranks on one host, from the ratio of bus to algorithm bandwidth",)
     hosts = hosts or 1
     cluster, notes = cluster_of(text(row, "system"), text(row, "link"), hosts=hosts, per_host=-(-ranks // hosts))
+    if _NO_SWITCH_SUMS.search(text(row, "software")):
+        cluster = without_in_switch(cluster)
     return Curve(kind=kind, size_bytes=size, ranks=ranks, hosts=hosts, cluster=cluster, assumed=(*assumed, *notes))
 
 

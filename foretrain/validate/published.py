@@ -12,6 +12,7 @@ from pathlib import Path
 from foretrain.errors import ForetrainError, OutputError
 from foretrain.validate.answers import Answer, Progress, answers
 from foretrain.validate.cells import text, whole
+from foretrain.validate.curves import curve_outcomes
 from foretrain.validate.errors_plot import plot_errors
 from foretrain.validate.llm_rows import measured
 from foretrain.validate.runs_file import Line, read_runs
@@ -24,6 +25,9 @@ COLUMNS = (
     "row", "id", "quantity", "measured", "predicted", "error_pct", "lower_80", "upper_80", "lower_95", "upper_95", "assumed", "reason",
 )  # fmt: skip
 
+CURVES = ("network", "collectives")
+"""Kinds of file that hold collectives, not steps."""
+
 
 def validate_published(path: Path | None, out: Path, *, progress: Progress | None = None, executor: Executor | None = None) -> Summary:
     """Predict the runs of `path` (None: those of the package), write predictions.csv, summary.json and errors.png, return the summary.
@@ -34,7 +38,10 @@ def validate_published(path: Path | None, out: Path, *, progress: Progress | Non
     """
     runs = read_runs(path)
     _prepare(out)
-    outcomes = predict_lines(runs.lines, progress=progress, executor=executor)
+    if runs.kind in CURVES:
+        outcomes = curve_outcomes(runs.lines, progress=progress)
+    else:
+        outcomes = predict_lines(runs.lines, progress=progress, executor=executor)
     summary = summarise(outcomes, file=runs.name, kind=runs.kind)
     _write_predictions(outcomes, out / "predictions.csv")
     _write_summary(summary, out / "summary.json")

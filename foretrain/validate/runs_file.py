@@ -19,7 +19,14 @@ LLM_COLUMNS = frozenset({
 })  # fmt: skip
 """Columns of published language-model steps that a prediction or the summary reads."""
 
-KINDS = {"llm_runs": LLM_COLUMNS}
+NETWORK_COLUMNS = frozenset({
+    "id", "system", "n_ranks", "n_hosts", "link", "metric", "collective", "size_B", "busbw_GBps", "algbw_GBps", "time_us",
+})  # fmt: skip
+"""Columns of measured bus bandwidths by size."""
+COLLECTIVE_COLUMNS = frozenset({"source", "machine", "collective", "gpus", "nodes", "bytes", "time_us"})
+"""Columns of measured times of single collectives."""
+
+KINDS = {"llm_runs": LLM_COLUMNS, "network": NETWORK_COLUMNS, "collectives": COLLECTIVE_COLUMNS}
 """Kinds of file that are understood, by the columns each must have."""
 
 BUNDLED = "llm_runs.csv"
@@ -83,7 +90,7 @@ def _kind(name: str, header: list[str]) -> str:
             return kind
         if len(missing) * 2 < len(columns):
             raise UsageError(f"{name} looks like {kind}, but lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    understood = ", ".join(f"{kind}.csv (id, source_key, model, ... {len(columns)} columns)" for kind, columns in KINDS.items())
+    understood = ", ".join(f"{kind}.csv ({', '.join(sorted(columns)[:3])}, ... {len(columns)} columns)" for kind, columns in KINDS.items())
     raise UsageError(f"the header of {name} is none that is understood ({shortened(', '.join(header[:4]))} ...); understood: {understood}")
 
 
