@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.cli_options import JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
 from foretrain.errors import ForetrainError, nearest
 
 MISTAKE = 2
@@ -66,6 +66,15 @@ def plot_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOption
     raise typer.Exit(run_scaling(options, layout, only))
 
 
+@plot.command("roofline")
+@takes(RooflineOptions)
+def plot_roofline(options: RooflineOptions) -> None:
+    """The roofline of an accelerator in each precision, with a model's kernels as points, as PNG, SVG and CSV."""
+    from foretrain.cli_roofline import run_roofline  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_roofline(options))
+
+
 @validate.command("published")
 def validate_published(
     runs: Annotated[Path | None, typer.Argument(help="Published runs. [default: those of foretrain]", metavar="[RUNS.csv]")] = None,
@@ -81,7 +90,7 @@ def validate_published(
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="models, hardware, clusters, nodes, accelerators, software or schedules.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="models, hardware (clusters, nodes, accelerators, fabrics, facilities), software or schedules.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +102,7 @@ def list_names(
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name in the library, or a profile.")], *, as_json: AsJson = False) -> None:
-    """Show a model, cluster, node, accelerator, software or schedule, with the source of each figure."""
+    """Show a model, cluster, node, accelerator, fabric, facility, software or schedule, with the source of each figure."""
     from foretrain.cli_show import run_show  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_show(name, as_json=as_json))

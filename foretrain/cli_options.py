@@ -66,6 +66,20 @@ class ScalingOptions:
     out: Annotated[Path, typer.Option(help="Folder for scaling.png, scaling.svg and scaling.csv.", metavar="DIR")] = Path("out")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RooflineOptions:
+    """What a roofline takes: one accelerator, and a model where its kernels are wanted."""
+
+    accelerator: Annotated[str, typer.Option(help="Library name, or a profile.", metavar="NAME|FILE")]
+    model: Annotated[str | None, typer.Option(help="Library name, or a profile: its kernels as points.", metavar="NAME|FILE")] = None
+    software: Annotated[str | None, typer.Option(help="Framework, by library name or file.", metavar="NAME|FILE")] = None
+    precision: Annotated[str | None, typer.Option(help="Of the kernels. [default: bf16, else fp16]")] = None
+    micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch.")] = 1
+    seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print roofs and kernels as JSON, in SI units.")] = False
+    out: Annotated[Path, typer.Option(help="Folder for roofline.png, roofline.svg and roofline.csv.", metavar="DIR")] = Path("out")
+
+
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the options of `groups`; the command receives one object a group, in that order."""
     hints = {name: hint for group in groups for name, hint in get_type_hints(group, include_extras=True).items()}

@@ -27,6 +27,7 @@ OPTIONS = {
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
         "--seq-len", "--mode", "--json", "--out", "--help",
     },
+    "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},
@@ -135,6 +136,14 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such file": (("simulate", "--model", "./none.yaml", "--cluster", "dgx-a100-80gb:1"), "none.yaml"),
     "unknown list": (("list", "model"), "models"),
     "nothing of that name": (("show", "h100"), "h100-sxm"),
+    "unknown order": (("simulate", *SMALL, "--order", "tp-dp"), "tp-dp-pp"),
+    "order that straddles": (
+        ("simulate", *SMALL[:2], "--cluster", "dgx-a100-80gb:3", "--dp", "3", "--tp", "2", "--pp", "4", "--global-batch", "6",
+         "--order", "dp-tp-pp"),
+        "begins with tp",
+    ),
+    "no such chip": (("plot", "roofline", "--accelerator", "h100"), "h100-sxm"),
+    "precision the chip lacks": (("plot", "roofline", "--accelerator", "k80", "--model", "gpt2", "--precision", "bf16"), "fp32"),
     "no node counts": (("plot", "scaling", *SMALL, "--nodes", "1,x"), "'x'"),
     "unknown mode": (("plot", "scaling", *SMALL, "--mode", "stronk"), "strong"),
 }
@@ -216,6 +225,18 @@ def test_list_prints_one_name_a_line(capsys: pytest.CaptureFixture[str]) -> None
     names = capsys.readouterr().out.split()
     assert "gpt3-175b" in names
     assert names == sorted(names)
+
+
+def test_plot_roofline_draws_and_lists_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Roofs of every precision, kernels of the model, in pictures, a table and a CSV."""
+    assert run(["plot", "roofline", "--accelerator", "h100-sxm", "--model", "gpt2", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"roofline.png", "roofline.svg", "roofline.csv"}
+    out = capsys.readouterr().out
+    assert "989 TFLOP/s" in out
+    assert "mlp_up.wgrad" in out
+    assert (tmp_path / "roofline.csv").read_text().count("\nroof,") == 5
+    assert run(["plot", "roofline", "--accelerator", "cpu-epyc-7742", "--out", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["flop_per_s"] == 4.608e12
 
 
 def test_plot_scaling_lists_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
