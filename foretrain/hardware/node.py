@@ -23,7 +23,7 @@ class Node:
     usd_per_hour: float
     """Rental price of the whole node."""
     nic_w: float = 0.0
-    """Draw of one NIC with its optics."""
+    """Draw of the NICs with their optics, together."""
     switch_w: float = 0.0
     """Draw of the scale-up switches in the node, together."""
     fan_w: float = 0.0

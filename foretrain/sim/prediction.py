@@ -14,6 +14,7 @@ from foretrain.sim.timeline import Timeline
 if TYPE_CHECKING:
     import pandas as pd
 
+J_PER_KWH = 3.6e6
 BREAKDOWN = (
     "math", "memory", "overhead",
     "tensor_parallel", "pipeline_parallel", "data_parallel",
@@ -61,7 +62,7 @@ class Prediction:
     peak_flop_per_s: float
     """Dense peak of all accelerators together in the precision of the recipe."""
     energy: Mapping[str, float]
-    """Joules by part: idle, host, network, math, memory, links, busy, facility; sums to `energy_j`."""
+    """Joules by part: idle, host, network, math, memory, links, busy, supply, facility; sums to `energy_j`."""
     cost_usd: float
     electricity_usd: float
     co2_g: float
@@ -72,6 +73,12 @@ class Prediction:
     """Seconds of communication by kind that ran behind compute."""
     assumed: tuple[str, ...]
     detail: str
+    power: Mapping[str, float] = field(default_factory=dict)
+    """Mean and peak watts: `accelerator_mean_w`, `accelerator_peak_w`, and likewise of a node at the wall and of the cluster."""
+    clock_hz: float = 0.0
+    """Mean clock of the compute units while they work; 0 where the accelerator's profile has no clocks."""
+    grid: str = ""
+    """Source and year of the grid's carbon."""
     replay: Callable[[str], Timeline] = field(repr=False, compare=False)
     """Plays the same job again at a level of detail and returns its timeline."""
 
@@ -109,6 +116,11 @@ class Prediction:
     def energy_j(self) -> float:
         """Energy of the step at the facility's meter."""
         return sum(self.energy.values())
+
+    @property
+    def energy_kwh(self) -> float:
+        """Energy of the step at the facility's meter, in kilowatt-hours."""
+        return self.energy_j / J_PER_KWH
 
     @property
     def mean_power_w(self) -> float:

@@ -68,11 +68,16 @@ def _speed(prediction: Prediction) -> dict[str, Any]:
 def _cost(prediction: Prediction) -> dict[str, Any]:
     return {
         "energy_j": prediction.energy_j,
+        "energy_per_sample_j": prediction.energy_j / prediction.recipe.global_batch,
         "energy_per_token_j": prediction.energy_j / step_tokens(prediction),
+        "energy_kwh": prediction.energy_kwh,
         "mean_power_w": prediction.mean_power_w,
+        "power": dict(prediction.power),
+        "clock_hz": prediction.clock_hz,
         "cost_usd": prediction.cost_usd,
         "electricity_usd": prediction.electricity_usd,
         "co2_g": prediction.co2_g,
+        "grid": prediction.grid,
     }
 
 

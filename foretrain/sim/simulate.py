@@ -10,13 +10,13 @@ from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Model
 from foretrain.models.ops import KernelKind, Layout
 from foretrain.sim.breakdown import breakdown, hidden
-from foretrain.sim.energy import baseline_w, step_energy
+from foretrain.sim.energy import baseline_w, mean_clock_hz, step_energy, step_power
 from foretrain.sim.engine import Engine, Played
 from foretrain.sim.lower import Lowered, lower
 from foretrain.sim.memory import stage_memory, static_bytes
 from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
-from foretrain.sim.prediction import Prediction
+from foretrain.sim.prediction import J_PER_KWH, Prediction
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.recorder import TimelineRecorder
 from foretrain.sim.steady import SteadyState
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 DETAILS = ("segment", "op")
 DEFAULT_SOFTWARE = "megatron-lm"
-J_PER_KWH = 3.6e6
 S_PER_H = 3600.0
 
 
@@ -87,6 +86,9 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         hardware_flop=_hardware_flop(played.ranks, lowered),
         peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.dtype] * plan.ranks,
         energy=energy,
+        power=step_power(cluster, played.ranks, job.segments, energy, played.step_s),
+        clock_hz=mean_clock_hz(played.ranks, job.segments),
+        grid=cluster.facility.grid,
         cost_usd=node_hours * cluster.node.usd_per_hour,
         electricity_usd=kwh * cluster.facility.usd_per_kwh,
         co2_g=kwh * cluster.facility.co2_g_per_kwh,

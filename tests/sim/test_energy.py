@@ -45,7 +45,7 @@ def test_energy_is_that_of_the_timeline_s_ranks_together(case: Case) -> None:
     for piece in timeline.slices:
         added_j[piece.rank] += piece.joules
     it_j = sum(rank.multiplicity * (timeline.baseline_w * timeline.step_s + added_j[rank.index]) for rank in timeline.ranks)
-    assert prediction.energy_j == pytest.approx(case.cluster.facility.pue * it_j, rel=1e-9)
+    assert prediction.energy_j == pytest.approx(case.cluster.facility.pue / case.cluster.node.supply_efficiency * it_j, rel=1e-9)
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
