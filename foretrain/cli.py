@@ -90,7 +90,9 @@ def validate_published(
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="models, hardware (clusters, nodes, accelerators, fabrics, facilities), software or schedules.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="models, hardware (clusters, nodes, accelerators, fabrics, facilities), software or schedules.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:

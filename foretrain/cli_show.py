@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from foretrain.charts.words import count
+from foretrain.cli_hardware import say_hardware
 from foretrain.cli_output import columns, cut, ink, say, say_json
-from foretrain.errors import UnknownNameError, UsageError, nearest
+from foretrain.errors import UnknownNameError, UsageError, nearest, shortened
 from foretrain.fields import unit_of
 from foretrain.hardware import load as hardware
+from foretrain.hardware.kinds import FABRIC, FACILITY
 from foretrain.library import looks_like_path
 from foretrain.models.load import list_models, load_model
 from foretrain.models.model import Model
@@ -21,6 +24,10 @@ from foretrain.software import load as software
 from foretrain.units import show
 from foretrain.yamlfile import read_mapping
 
+COUNTED = ("clusters", "nodes")
+"""Kinds whose names may bear a number of nodes."""
+LONGEST_LINE = 16
+"""Files that inherit one another which are looked through."""
 ASSUMED = ("memory", "estimate")
 """Kinds of source that nobody can look up."""
 
@@ -53,6 +60,8 @@ def run_list(kind: str | None, *, as_json: bool) -> int:
     names = {name: sorted(shelf.names()) for name, shelf in chosen.items()}
     if as_json:
         say_json(names)
+    elif kind == "hardware":
+        say_hardware()
     elif len(names) == 1:
         say("\n".join(next(iter(names.values()))))
     else:
@@ -84,13 +93,13 @@ def find(name: str) -> Shown:
         ProfileError: where a file is no valid profile of the kind that it looks like.
     """
     base = name.rpartition(":")[0] or name
-    for shelf in SHELVES.values():
-        if base in shelf.names():
+    for kind, shelf in SHELVES.items():
+        if (base if kind in COUNTED else name) in shelf.names():
             return shelf.shown(name)
     if looks_like_path(name):
         return SHELVES[_kind_of_file(name)].shown(name)
     known = [one for shelf in SHELVES.values() for one in shelf.names()]
-    raise UnknownNameError(f"nothing in the library is called {name!r}{nearest(name, known)} (foretrain list shows all names)")
+    raise UnknownNameError(f"nothing in the library is called {shortened(name)}{nearest(name, known)} (foretrain list shows all names)")
 
 
 def _model(name: str) -> Shown:
@@ -140,6 +149,13 @@ def _accelerator(name: str) -> Shown:
     return Shown(accelerator.name, _figures(hardware.provenance("accelerator", name)), _plain("accelerator", accelerator))
 
 
+def _part(kind: str, name: str) -> Shown:
+    """Return what a part of a cluster says that is a profile of its own: a fabric, a facility."""
+    found = hardware.provenance(kind, name)
+    figures = {one.path: {"value": one.written, "kind": one.kind, "source": one.title} for one in found}
+    return Shown(f"{name}: a {kind}", _figures(found), {"kind": kind, "name": name, "figures": figures})
+
+
 def _software(name: str) -> Shown:
     profile = software.load_software(name)
     return Shown(profile.name, _figures(software.provenance(name)), _plain("software", profile))
@@ -177,13 +193,19 @@ def _listed(value: Any) -> Any:
 
 
 def _kind_of_file(name: str) -> str:
-    """Return the kind that a user's file looks like, by keys that only that kind has."""
-    data = read_mapping(Path(name.rpartition(":")[0] or name))
-    base = str(data.get("base", ""))
-    for kind, telling in _TELLING.items():
-        if data.keys() & telling or base in SHELVES[kind].names():
-            return kind
-    raise UsageError(f"{name} looks like no profile; it needs a `base:` or the keys of a model, cluster, node, accelerator or software")
+    """Return the kind that a user's file looks like, by keys that only that kind has, its own or those of what it inherits."""
+    path = Path(name if Path(name).exists() else name.rpartition(":")[0] or name).expanduser()
+    for _ in range(LONGEST_LINE):
+        data = read_mapping(path)
+        base = str(data.get("base", ""))
+        for kind, telling in _TELLING.items():
+            if data.keys() & telling or base in SHELVES[kind].names():
+                return kind
+        if not looks_like_path(base):
+            break
+        path = path.parent / Path(base).expanduser()
+    kinds = ", ".join(_TELLING)
+    raise UsageError(f"{name[:200]} looks like no profile; it needs a `base:` that foretrain list shows, or keys of one of {kinds}")
 
 
 _TELLING = {
@@ -192,6 +214,8 @@ _TELLING = {
     "nodes": {"accelerator", "scale_up", "nics"},
     "accelerators": {"peak", "matmul", "compute_units"},
     "software": {"host", "overlap", "fused", "state"},
+    "fabrics": {"topology", "domain", "step_latency"},
+    "facilities": {"pue", "usd_per_kwh", "co2_g_per_kwh"},
 }
 SHELVES: Mapping[str, Shelf] = MappingProxyType({
     "models": Shelf(list_models, _model),
@@ -200,8 +224,12 @@ SHELVES: Mapping[str, Shelf] = MappingProxyType({
     "accelerators": Shelf(hardware.list_accelerators, _accelerator),
     "software": Shelf(software.list_software, _software),
     "schedules": Shelf(lambda: SCHEDULES, _schedule),
+    "fabrics": Shelf(FABRIC.shelf.names, functools.partial(_part, "fabric")),
+    "facilities": Shelf(FACILITY.shelf.names, functools.partial(_part, "facility")),
 })  # fmt: skip
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "models": ("models",), "hardware": ("clusters", "nodes", "accelerators"), "clusters": ("clusters",), "nodes": ("nodes",),
+    "models": ("models",), "hardware": ("clusters", "nodes", "accelerators", "fabrics", "facilities"), "clusters": ("clusters",),
+    "nodes": ("nodes",),
     "accelerators": ("accelerators",), "software": ("software",), "schedules": ("schedules",),
+    "fabrics": ("fabrics",), "facilities": ("facilities",),
 })  # fmt: skip

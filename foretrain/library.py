@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from foretrain.errors import UnknownNameError, nearest
+from foretrain.errors import UnknownNameError, nearest, shortened
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -36,7 +36,7 @@ class Shelf:
             return _relative(Path(name).expanduser(), beside)
         if name in self.names():
             return self.folder / f"{name}.yaml"
-        raise UnknownNameError(f"no {self.what} is called {name!r}{nearest(name, self.names())}{_remedy(self.what)}")
+        raise UnknownNameError(f"no {self.what} is called {shortened(name)}{nearest(name, self.names())}{_remedy(self.what)}")
 
 
 def looks_like_path(name: str) -> bool:

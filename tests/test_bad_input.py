@@ -233,6 +233,30 @@ def test_an_accelerator_of_ones_own_goes_into_a_node(tmp_path: Path) -> None:
     assert cluster.nodes == 3
 
 
+@pytest.mark.parametrize("name", ["1f1b:2", "gpt2:4", "h100-sxm:8", "megatron-lm:1", "dgx-h100:0", "dgx-h100:x", "", ":", "a" * 5000])
+def test_a_count_belongs_to_nodes_and_clusters(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing else has a number of nodes, and the message does not repeat a novel."""
+    assert len(refusal(capsys, "show", name)) < 400
+
+
+def test_show_finds_fabrics_and_facilities(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a message calls a part of the library can be listed and looked at."""
+    for kind, name in (("fabrics", "nvlink3"), ("facilities", "us-average")):
+        assert run(["list", kind]) == 0
+        assert name in capsys.readouterr().out.split()
+        assert run(["show", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["figures"]
+
+
+def test_show_follows_the_bases_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The kind of a file is that of what it inherits, through other files too."""
+    written(tmp_path, "base: h100-sxm\n", "chip.yaml")
+    assert run(["show", written(tmp_path, "base: ./chip.yaml\nname: Mine\n")]) == 0
+    assert capsys.readouterr().out.startswith("Mine")
+    written(tmp_path, "base: ./mine.yaml\n", "chip.yaml")
+    assert "looks like no profile" in refusal(capsys, "show", str(tmp_path / "mine.yaml"))
+
+
 # --- plans ------------------------------------------------------------------------------------------------------------------------
 
 WRONG_PLANS = {

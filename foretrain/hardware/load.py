@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretrain.errors import ProfileError, UnknownNameError, nearest
+from foretrain.errors import ProfileError, UnknownNameError, nearest, shortened
 from foretrain.fields import read_count
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.hardware.cluster import Cluster
@@ -112,7 +112,7 @@ def _find_cluster(name: str) -> tuple[Path, Kind]:
             return kind.shelf.find(name), kind
     known = (*list_clusters(), *list_nodes())
     raise UnknownNameError(
-        f"no cluster or node is called {name!r}{nearest(name, known)}"
+        f"no cluster or node is called {shortened(name)}{nearest(name, known)}"
         " (foretrain list shows all; a path such as ./mine.yaml is read as a file)"
     )
 
