@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foretrain.charts.table import overflow, table
 from foretrain.charts.words import headline
-from foretrain.cli_job import read_job
+from foretrain.cli_job import Job, read_job
 from foretrain.cli_options import JobOptions, LayoutOptions, SimulateOptions
 from foretrain.cli_output import dumped, ink, ready_folder, say, say_json, warn, write_text
 from foretrain.errors import UsageError, nearest
@@ -18,6 +18,8 @@ from foretrain.sim.simulate import simulate
 DETAILS = ("segment", "op")
 DOES_NOT_FIT = 3
 """Exit status of a prediction that does not fit memory."""
+LONGEST_TIMELINE = 5_000_000
+"""Slices of a timeline at most: some minutes, and what a browser still opens."""
 
 
 def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptions) -> int:
@@ -26,6 +28,8 @@ def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptio
         raise UsageError(f"detail {only.detail!r} is unknown; use one of {', '.join(DETAILS)}{nearest(only.detail, DETAILS)}")
     folder = None if only.out is None else ready_folder(only.out)
     job = read_job(options, layout, dp=only.dp, unfold=only.unfold)
+    if folder is not None:
+        refuse_endless(job, only.detail)
     prediction = simulate(job.model, job.cluster, job.plan, job.recipe, software=job.software, detail=only.detail, seed=options.seed)
     prediction = replace(prediction, assumed=(*job.assumed, *prediction.assumed))
     if only.json:
@@ -38,6 +42,25 @@ def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptio
         return 0
     warn(overflow(prediction))
     return DOES_NOT_FIT
+
+
+def refuse_endless(job: Job, detail: str) -> None:
+    """Refuse a timeline that nothing could hold or open, before it is played.
+
+    Raises:
+        UsageError: where it would have more than `LONGEST_TIMELINE` slices.
+    """
+    plan = job.plan
+    ranks = plan.pp * (plan.dp if "dp" in plan.unfold else 1) * (plan.tp if "tp" in plan.unfold else 1)
+    kernels = sum(count * sum(1 for _ in block.ops) for block, count in job.model.blocks()) / plan.pp if detail == "op" else plan.vpp
+    per_microbatch = 2 * ranks * kernels
+    microbatches = job.recipe.global_batch // (plan.dp * plan.micro_batch)
+    if microbatches * per_microbatch > LONGEST_TIMELINE:
+        most = int(LONGEST_TIMELINE // per_microbatch) * plan.dp * plan.micro_batch
+        raise UsageError(
+            f"--out: a timeline of {microbatches:,} micro-batches would have {microbatches * per_microbatch:,.0f} slices, above "
+            f"{LONGEST_TIMELINE:,}; use a global batch of at most {most:,}, or leave out --out"
+        )
 
 
 def write_files(prediction: Prediction, folder: Path, *, say_so: bool) -> None:

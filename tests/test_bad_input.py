@@ -271,14 +271,21 @@ WRONG_PLANS = {
     "--micro-batch 64": "use 512",
     "--dp 16": "use at least 2 nodes",
     "--tp " + "9" * 5000: "--tp",
+    "--cluster dgx-h100:100000 --dp 100000 --global-batch 100000 --unfold dp": "leave it out",
+    "--cluster dgx-h100:2 --set cluster.scale_out.topology=none": "has no network",
+    "--global-batch 100000000 --out out": "use a global batch of at most",
+    "--cluster dgx-h100:2 --set cluster.node.scale_up.island=4": "island_bytes_per_s",
     "--precision tf32 --cluster dgx-1v-32gb:1": "has no tf32 rate; use one of fp32, fp16",
     "--precision fp16 --cluster tpu-v4-host:2": "has no fp16 rate; use one of bf16",
 }
 
 
 @pytest.mark.parametrize("options", WRONG_PLANS)
-def test_an_impossible_plan_names_the_nearest_possible(options: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_plan_names_the_nearest_possible(
+    options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is offered would be accepted."""
+    monkeypatch.chdir(tmp_path)
     assert WRONG_PLANS[options] in refusal(capsys, *SMALL, *options.split())
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foretrain.errors import ProfileError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
@@ -70,3 +72,8 @@ class Fabric:
     """Injection bandwidth of a pod over that of its links to other pods."""
     wraparound: int = 0
     """Shortest axis of a torus whose ends are joined."""
+
+    def __post_init__(self) -> None:
+        """Refuse an island that nothing leads out of."""
+        if self.island and self.island_bytes_per_s <= 0.0:
+            raise ProfileError(f"island of {self.island} has no island_bytes_per_s; give what a group gets beyond its island")

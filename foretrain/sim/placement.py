@@ -16,6 +16,9 @@ from foretrain.models.model import Block, Model
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 
+LARGEST_UNFOLDED = 2**15
+"""Ranks that are played one by one at most: about a minute."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
@@ -134,6 +137,7 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
         PlanError: where it cannot be placed; the message names the degrees that could be.
     """
     _check_size(cluster, plan)
+    _check_unfolding(plan)
     _check_tensor(model, plan)
     _check_sharding(plan)
     _check_order(cluster, plan)
@@ -158,6 +162,21 @@ def _check_size(cluster: Cluster, plan: Plan) -> None:
         raise PlanError(
             f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} needs {plan.ranks} accelerators, but {cluster.name} has "
             f"{cluster.accelerators}; use at least {-(-plan.ranks // per_node)} nodes or smaller degrees"
+        )
+    if cluster.scale_out.topology == "none" and plan.ranks > cluster.domain:
+        raise PlanError(
+            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} is {plan.ranks} accelerators, but {cluster.name} has no network beyond "
+            f"{cluster.domain} (scale_out topology none); use smaller degrees, or give it a network"
+        )
+
+
+def _check_unfolding(plan: Plan) -> None:
+    """Refuse to play more ranks one by one than memory and patience hold."""
+    played = plan.pp * (plan.dp if "dp" in plan.unfold else 1) * (plan.tp if "tp" in plan.unfold else 1)
+    if plan.unfold and played > LARGEST_UNFOLDED:
+        raise PlanError(
+            f"unfold={','.join(sorted(plan.unfold))} would play {played:,} ranks one by one, above {LARGEST_UNFOLDED:,}; "
+            "leave it out (ranks that are alike are played once, with the same result) or use smaller degrees"
         )
 
 
