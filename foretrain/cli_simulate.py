@@ -11,11 +11,10 @@ from foretrain.cli_job import Job, read_job
 from foretrain.cli_options import JobOptions, LayoutOptions, SimulateOptions
 from foretrain.cli_output import dumped, ink, ready_folder, say, say_json, warn, write_text
 from foretrain.errors import UsageError, nearest
-from foretrain.sim.prediction import Prediction
+from foretrain.sim.prediction import DETAILS, Prediction
 from foretrain.sim.report import prediction_to_dict
 from foretrain.sim.simulate import simulate
 
-DETAILS = ("segment", "op")
 DOES_NOT_FIT = 3
 """Exit status of a prediction that does not fit memory."""
 LONGEST_TIMELINE = 5_000_000

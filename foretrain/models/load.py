@@ -38,7 +38,7 @@ def load_transformer(name_or_path: str | Path) -> Transformer:
     from foretrain.faults import validate  # noqa: PLC0415
     from foretrain.models.schema import ModelFile  # noqa: PLC0415
 
-    path = name_or_path if isinstance(name_or_path, Path) else SHELF.find(name_or_path)
+    path = name_or_path if isinstance(name_or_path, Path) else SHELF.find(str(name_or_path))
     tree = read_tree(_KIND, path)
     _refuse_foreign(tree.data, path)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from foretrain.errors import PlanError, nearest
 from foretrain.sim.schedules.base import Schedule
@@ -39,20 +41,38 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what no machine could run; divisibility against a model and cluster is checked in `placement`."""
-        for name in ("dp", "tp", "pp", "vpp", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise PlanError(f"{name}={getattr(self, name)} is no degree; give a whole number from 1")
-        if self.zero not in (0, 1, 3):
-            raise PlanError(f"zero={self.zero} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
+        self._count("dp", "tp", "pp", "vpp", "micro_batch")
+        if self.shard is not None:
+            self._count("shard")
+        if not isinstance(self.schedule, Schedule):
+            raise PlanError(f"schedule={self.schedule!r} is no schedule; give an object, such as schedule_by_name('1f1b')")
+        if isinstance(self.zero, bool) or self.zero not in (0, 1, 3):
+            raise PlanError(f"zero={self.zero!r} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
+        object.__setattr__(self, "zero", int(self.zero))
         if self.recompute not in RECOMPUTE:
             known = ", ".join(RECOMPUTE)
-            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(self.recompute, RECOMPUTE)}")
+            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(str(self.recompute), RECOMPUTE)}")
         if self.order not in ORDERS:
             known = ", ".join(ORDERS)
-            raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(self.order, ORDERS)}")
+            raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(str(self.order), ORDERS)}")
+        self._dimensions()
+
+    def _dimensions(self) -> None:
+        """Refuse what cannot be unfolded."""
+        if isinstance(self.unfold, str) or not isinstance(self.unfold, Iterable):
+            raise PlanError(f"unfold={self.unfold!r} is no set of dimensions; give one, such as {{'dp'}}")
+        object.__setattr__(self, "unfold", frozenset(self.unfold))
         for name in sorted(self.unfold):
             if name not in UNFOLD:
                 raise PlanError(f"unfold={name!r} cannot be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
+
+    def _count(self, *names: str) -> None:
+        """Refuse degrees that are no whole numbers from 1; whole numbers of other kinds, as NumPy's, become Python's, which JSON holds."""
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise PlanError(f"{name}={value!r} is no degree; give a whole number from 1")
+            object.__setattr__(self, name, int(value))
 
     @property
     def ranks(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretrain.errors import UsageError
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.timeline import Timeline
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 J_PER_KWH = 3.6e6
+DETAILS = ("segment", "op")
+"""Levels of detail: whole passes, or every kernel."""
 BREAKDOWN = (
     "math", "memory", "overhead",
     "tensor_parallel", "pipeline_parallel", "data_parallel",
@@ -160,5 +163,11 @@ class Prediction:
         write_trace(self.timeline(detail), Path(path), title=f"{self.model} on {self.cluster}")
 
     def timeline(self, detail: str = "segment") -> Timeline:
-        """Play the job again and return what each simulated rank did, without the steady-state jump."""
+        """Play the job again and return what each simulated rank did, without the steady-state jump.
+
+        Raises:
+            UsageError: where `detail` is neither `segment` nor `op`.
+        """
+        if detail not in DETAILS:
+            raise UsageError(f"detail={detail!r} is unknown; use one of {', '.join(DETAILS)}")
         return self.replay(detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from foretrain.errors import RecipeError, nearest
 
@@ -22,16 +23,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse sizes and names that no training run has."""
-        if self.global_batch < 1:
-            raise RecipeError(f"global batch {self.global_batch} is not a batch; give a whole number of samples from 1")
+        if not _whole(self.global_batch) or self.global_batch < 1:
+            raise RecipeError(f"global batch {self.global_batch!r} is not a batch; give a whole number of samples from 1")
         if self.global_batch > LARGEST_BATCH:
             raise RecipeError(f"global batch {self.global_batch:,} is beyond any training run; give at most {LARGEST_BATCH:,} samples")
-        if self.seq_len is not None and self.seq_len < 1:
-            raise RecipeError(f"sequence length {self.seq_len} is no length; give a whole number of tokens from 1")
+        if self.seq_len is not None and (not _whole(self.seq_len) or self.seq_len < 1):
+            raise RecipeError(f"sequence length {self.seq_len!r} is no length; give a whole number of tokens from 1")
+        # Whole numbers of other kinds, as NumPy's, become Python's, which JSON holds.
+        object.__setattr__(self, "global_batch", int(self.global_batch))
+        object.__setattr__(self, "seq_len", None if self.seq_len is None else int(self.seq_len))
         _known("precision", self.precision, PRECISIONS)
         _known("optimizer", self.optimizer, OPTIMIZERS)
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _known(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise RecipeError(f"{what} {name!r} is unknown; use one of {', '.join(known)}{nearest(name, known)}")
+        raise RecipeError(f"{what} {name!r} is unknown; use one of {', '.join(known)}{nearest(str(name), known)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foretrain.errors import UsageError
@@ -16,7 +18,7 @@ from foretrain.sim.lower import Lowered, lower
 from foretrain.sim.memory import stage_memory, static_bytes
 from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
-from foretrain.sim.prediction import J_PER_KWH, Prediction
+from foretrain.sim.prediction import DETAILS, J_PER_KWH, Prediction
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.recorder import TimelineRecorder
 from foretrain.sim.steady import SteadyState
@@ -27,7 +29,6 @@ from foretrain.software.profile import Software
 if TYPE_CHECKING:
     from foretrain.sim.rank import Rank
 
-DETAILS = ("segment", "op")
 DEFAULT_SOFTWARE = "megatron-lm"
 S_PER_H = 3600.0
 
@@ -45,6 +46,7 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     """
     if detail not in DETAILS:
         raise UsageError(f"detail={detail!r} is unknown; use one of {', '.join(DETAILS)}")
+    _refuse_names(model=model, cluster=cluster, software=software)
     assumed: tuple[str, ...] = ()
     if software is None:
         software = load_software(DEFAULT_SOFTWARE)
@@ -54,6 +56,12 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     watcher = SteadyState() if detail == "segment" else None
     played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
     return _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+
+
+def _refuse_names(**given: object) -> None:
+    for what, value in given.items():
+        if isinstance(value, str | Path):
+            raise UsageError(f"{what}={str(value)!r} is a name; load it first: {what}=load_{what}({str(value)!r})")
 
 
 def timeline(lowered: Lowered, detail: str = "segment") -> Timeline:
@@ -97,7 +105,7 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         hidden=hidden(played.ranks, job.segments),
         assumed=assumed,
         detail=detail,
-        replay=lambda level: timeline(lowered, level),
+        replay=partial(timeline, lowered),
     )
 
 

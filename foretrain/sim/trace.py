@@ -35,15 +35,26 @@ def write_trace(timeline: Timeline, path: str | os.PathLike[str], *, title: str)
         OutputError: where the file cannot be written.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        # A link keeps pointing where it did; a device or a pipe is written into, for to replace it would destroy it.
+        place = target.resolve()
+        with place.open("wb") if place.exists() and not place.is_file() else _whole(place) as file:
+            _write_all(file, timeline, title=title, compress=target.suffix == ".gz")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"trace {str(target)[:200]} cannot be written: {reason}; give a file in a folder that exists, is writable and has space"
+        ) from error
+
+
+@contextlib.contextmanager
+def _whole(place: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes its place at `place` when all is written, and leaves nothing where that fails."""
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         with part.open("xb") as file:
-            _write_all(file, timeline, title=title, compress=target.suffix == ".gz")
-        part.replace(target)
-    except OSError as error:
-        raise OutputError(
-            f"trace {target} cannot be written: {error.strerror or error}; give a file in a folder that exists, is writable and has space"
-        ) from error
+            yield file
+        part.replace(place)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -40,6 +40,14 @@ class Schedule(ABC):
 
     name: str
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether `other` gives the same orders, so that equal plans are equal: the same class with the same settings."""
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        """Return the hash of the class: schedules have few settings, most none."""
+        return hash(type(self))
+
     @abstractmethod
     def order(self, *, stage: int, stages: int, chunks: int, microbatches: int) -> Order:
         """Return what `stage` of `stages` runs, for `chunks` model chunks per stage and `microbatches` micro-batches.
