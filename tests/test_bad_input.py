@@ -414,6 +414,16 @@ def test_odd_jobs_have_strict_json(options: str, capsys: pytest.CaptureFixture[s
     assert min(data["energy"].values()) >= 0
 
 
+@pytest.mark.parametrize("seq_len", ["8192", "1000000", "1000000000"])
+def test_a_table_of_what_does_not_fit_has_eighty_columns(seq_len: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """However far beyond the memory it is."""
+    job = ("--model", "mt-nlg-530b", "--cluster", "dgx-1v-16gb:128", "--pp", "7", "--tp", "8", "--dp", "1", "--precision", "fp16")
+    assert run(["simulate", *job, "--global-batch", "64", "--seq-len", seq_len]) == 3
+    text = capsys.readouterr().out
+    assert "does not fit" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_case_does_not_hide_a_name() -> None:
     """'gb' is as near to 'GB' as to 'Gb': both are offered."""
     assert nearest("gb", ["GB", "Gb"]) == "; did you mean 'GB', 'Gb'?"

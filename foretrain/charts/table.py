@@ -115,16 +115,20 @@ def _bar(name: str, share: float, amount: str, note: str, ink: Ink) -> str:
 def _memory(prediction: Prediction, ink: Ink) -> list[str]:
     stage = heaviest_stage(prediction)
     share = stage.peak_bytes / stage.capacity_bytes
-    verdict = f"{show(stage.peak_bytes, 'B')} of {show(stage.capacity_bytes, 'B')}, {share:.0%}"
+    verdict = f"{show(stage.peak_bytes, 'B')} of {show(stage.capacity_bytes, 'B')}, {share:,.0%}"
     title = ink.strong("memory per accelerator") + f" (heaviest: stage {stage.stage} of {len(prediction.memory)}): "
-    lines = [title + (verdict if stage.fits else ink.alarm(f"{verdict}, does not fit"))]
+    lines = [title + verdict] if stage.fits else [title + ink.alarm("does not fit"), "  " + ink.alarm(verdict)]
     parts = sorted(stage.components.items(), key=lambda part: -part[1])
     for name, size in parts:
         share = size / stage.capacity_bytes
-        lines += [_bar(label(name), share, show(size, "B"), f"{share:.1%}", ink)] * (size > 0)
+        lines += [_bar(label(name), share, show(size, "B"), _percent(share), ink)] * (size > 0)
     if len(prediction.memory) > 1:
         lines += _other_stages(prediction)
     return lines
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 10 else f"{share:,.0%}"
 
 
 def _other_stages(prediction: Prediction) -> list[str]:
