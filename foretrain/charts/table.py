@@ -14,6 +14,8 @@ from foretrain.units import parse, show
 WIDTH = 80
 BAR = 28
 NO_BREAK = "\u00a0"
+BEYOND = 1000.0
+"""Share of a memory above which the digits say nothing."""
 NEGLIGIBLE = 1e-6
 """Share of a step below which a part is not worth a line."""
 
@@ -115,7 +117,7 @@ def _bar(name: str, share: float, amount: str, note: str, ink: Ink) -> str:
 def _memory(prediction: Prediction, ink: Ink) -> list[str]:
     stage = heaviest_stage(prediction)
     share = stage.peak_bytes / stage.capacity_bytes
-    verdict = f"{show(stage.peak_bytes, 'B')} of {show(stage.capacity_bytes, 'B')}, {share:,.0%}"
+    verdict = f"{show(stage.peak_bytes, 'B')} of {show(stage.capacity_bytes, 'B')}, {_percent(share, 0)}"
     title = ink.strong("memory per accelerator") + f" (heaviest: stage {stage.stage} of {len(prediction.memory)}): "
     lines = [title + verdict] if stage.fits else [title + ink.alarm("does not fit"), "  " + ink.alarm(verdict)]
     parts = sorted(stage.components.items(), key=lambda part: -part[1])
@@ -127,8 +129,10 @@ def _memory(prediction: Prediction, ink: Ink) -> list[str]:
     return lines
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share < 10 else f"{share:,.0%}"
+def _percent(share: float, decimals: int = 1) -> str:
+    if share >= BEYOND:
+        return f"> {BEYOND:,.0%}"
+    return f"{share:,.{decimals if share < 10 else 0}%}"
 
 
 def _other_stages(prediction: Prediction) -> list[str]:
