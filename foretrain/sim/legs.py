@@ -133,7 +133,8 @@ class Legs:
         taken = now - rank.leg_start
         stretch = taken - leg.device_s
         if stretch > 0.0:
-            idle = max(0.0, now - rank.leg_since - rank.leg_left / rank.leg_rate) if leg.transfer is None else 0.0
+            moved = leg.transfer is not None and leg.device_s > 0.0  # one that was all hidden only waits for the host
+            idle = 0.0 if moved else max(0.0, now - rank.leg_since - rank.leg_left / rank.leg_rate)
             self._stretched(rank, leg, stretch, rank.leg_idle + idle)
         if self.engine.recorder is not None:
             self.engine.recorder.piece(rank, leg, rank.leg_start, now)
