@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-
 from typing import Any
 
 import pytest
@@ -102,7 +101,7 @@ def test_layers_are_cut_evenly_or_with_the_ends_counted() -> None:
         ({"sequence_parallel": True}, r"sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off"),
     ],
 )
-def test_what_cannot_be_placed_is_refused_with_what_can(plan: dict[str, object], message: str) -> None:
+def test_what_cannot_be_placed_is_refused_with_what_can(plan: dict[str, Any], message: str) -> None:
     """One line: the subject, the value, what was expected, the nearest that would do."""
     with pytest.raises(PlanError, match=message):
         placed(**plan)
