@@ -26,7 +26,7 @@ lint: $(VENV)/testable
 	$(BIN)/mypy
 
 bench: $(VENV)/installed  ## speed of the simulator itself
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; echo; done
+	@$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
