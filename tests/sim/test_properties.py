@@ -54,7 +54,7 @@ def test_folded_is_close_to_unfolded_where_groups_straddle_nodes(case: Case) -> 
     """Members of a tensor-parallel group on two nodes are not alike, so unfolding them tells a little more."""
     folded = case.predict()
     assert case.with_plan(unfold=frozenset({"dp"})).predict().step_s == pytest.approx(folded.step_s, rel=1e-3)
-    assert case.with_plan(unfold=frozenset({"dp", "tp"})).predict().step_s == pytest.approx(folded.step_s, rel=0.02)
+    assert case.with_plan(unfold=frozenset({"dp", "tp"})).predict().step_s == pytest.approx(folded.step_s, rel=0.05)
 
 
 def _same(folded: Prediction, unfolded: Prediction) -> None:
