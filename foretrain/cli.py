@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from foretrain.cli_options import JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.cli_options import CollectiveOptions, JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
 from foretrain.errors import ForetrainError, nearest
 
 MISTAKE = 2
@@ -73,6 +73,15 @@ def plot_roofline(options: RooflineOptions) -> None:
     from foretrain.cli_roofline import run_roofline  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_roofline(options))
+
+
+@plot.command("collective")
+@takes(CollectiveOptions)
+def plot_collective(options: CollectiveOptions) -> None:
+    """Bus bandwidth and time of a collective against its size, measured points beside, as PNG, SVG and CSV."""
+    from foretrain.cli_collective import run_collective  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_collective(options))
 
 
 @validate.command("published")

@@ -80,6 +80,17 @@ class RooflineOptions:
     out: Annotated[Path, typer.Option(help="Folder for roofline.png, roofline.svg and roofline.csv.", metavar="DIR")] = Path("out")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CollectiveOptions:
+    """What the curve of a collective takes."""
+
+    cluster: Annotated[str, typer.Option(help="NODE:COUNT, a cluster, or a profile.", metavar="NAME[:NODES]|FILE")]
+    collective: Annotated[str, typer.Option(help="all_reduce, all_gather, reduce_scatter, all_to_all or broadcast.")] = "all_reduce"
+    ranks: Annotated[int | None, typer.Option(help="Accelerators that take part. [default: all]")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
+    out: Annotated[Path, typer.Option(help="Folder for collective.png, collective.svg and collective.csv.", metavar="DIR")] = Path("out")
+
+
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the options of `groups`; the command receives one object a group, in that order."""
     hints = {name: hint for group in groups for name, hint in get_type_hints(group, include_extras=True).items()}

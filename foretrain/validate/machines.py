@@ -141,7 +141,7 @@ def _with_size(cluster: Cluster, chip: Chip, per_node: int | None) -> Cluster:
     if per_node is None or per_node == node.accelerators:
         return replace(cluster, node=replace(node, scale_up=scale_up))
     share = per_node / node.accelerators
-    outgrown = scale_up.topology == "mesh" and per_node > node.accelerators
+    outgrown = scale_up.topology in ("mesh", "cube-mesh") and per_node > node.accelerators
     scale_up = replace(scale_up, domain=per_node, topology="switch" if outgrown else scale_up.topology)
     nics = max(1, round(node.nics * share))
     total = node.network_bytes_per_s * share

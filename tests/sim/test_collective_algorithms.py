@@ -126,6 +126,15 @@ def test_an_all_to_all_crosses_with_what_its_peers_are_elsewhere() -> None:
     assert collective("all_to_all", GIGA, across(machine, 2, 8), tapered).full_s == pytest.approx(4 * cost.full_s)
 
 
+def test_a_ring_feels_oversubscription_only_where_few_of_its_members_share_a_pod() -> None:
+    """Of 8 members in a pod one sends out, so uplinks of a quarter do; of 2 members they halve the ring."""
+    machine = cluster(nodes=4)
+    tapered = replace(machine, scale_out=replace(machine.scale_out, pod=8, oversubscription=4.0))
+    whole, pairs = across(machine, 4, 8), across(machine, 4, 2)
+    assert collective("all_gather", GIGA, whole, tapered).full_s == pytest.approx(collective("all_gather", GIGA, whole, machine).full_s)
+    assert collective("all_gather", GIGA, pairs, tapered).full_s == pytest.approx(2 * collective("all_gather", GIGA, pairs, machine).full_s)
+
+
 def test_a_group_beyond_its_island_has_what_joins_the_islands() -> None:
     """A bridged pair has the bridge; four cards have what goes between pairs."""
     machine = cluster(up=fabric(domain=4, island=2, island_bytes_per_s=20 * GIGA))

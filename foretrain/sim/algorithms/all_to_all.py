@@ -57,9 +57,8 @@ POSTING_S = 1e-6
 
 def _uplinks(group: Group) -> float:
     """Return the share of injection bandwidth left where part of the traffic goes between pods."""
-    pod, ranks = group.out.pod, group.span.ranks
-    members = pod * group.span.per_domain // max(1, group.host) if pod else ranks
+    members, ranks = group.pod_members, group.span.ranks
     if members >= ranks:
         return 1.0
-    beyond = (ranks - members) / max(1, ranks - group.span.per_domain)
+    beyond = (ranks - members) / (ranks - group.span.per_domain)
     return 1.0 / max(1.0, beyond * group.out.oversubscription)

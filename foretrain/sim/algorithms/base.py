@@ -55,7 +55,13 @@ class Group:
     @property
     def outside_bytes_per_s(self) -> float:
         """Plateau bus bandwidth of a ring through the group's share of the NICs; infinite where it stays in a domain."""
-        return self.span.network_bytes_per_s * self.out.efficiency * self.scale if self.crosses else math.inf
+        return self.span.network_bytes_per_s * self.out.efficiency * self.scale * _uplinks(self) if self.crosses else math.inf
+
+    @property
+    def pod_members(self) -> int:
+        """Members of the group in one pod of the network, where its hosts stand side by side."""
+        pod = self.out.pod
+        return min(self.span.ranks, max(self.span.per_domain, pod * self.span.per_domain // self.host)) if pod else self.span.ranks
 
     def fill_bytes(self) -> float:
         """Return the bytes that fill one step of the pipeline, on the tier that sets the pace."""
@@ -132,3 +138,12 @@ def _inside(group: Group) -> float:
         return rate * min(1.0, (members - 1) / max(1, up.domain - 1))
     return rate
 
+
+def _uplinks(group: Group) -> float:
+    """Return the share of injection bandwidth that a ring keeps between pods.
+
+    Of each ring one member in a pod sends out of it; all rings of the pod share uplinks of a `1 / oversubscription` of its injection.
+    """
+    if group.kind == "all_to_all" or group.pod_members >= group.span.ranks:
+        return 1.0
+    return min(1.0, group.pod_members / group.out.oversubscription)
