@@ -28,6 +28,7 @@ OPTIONS = {
         "--seq-len", "--mode", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
+    "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},

@@ -12,6 +12,7 @@ from pathlib import Path
 from foretrain.errors import ForetrainError, OutputError
 from foretrain.validate.answers import Answer, Progress, answers
 from foretrain.validate.cells import text, whole
+from foretrain.validate.clock_rows import clock_outcomes
 from foretrain.validate.curves import curve_outcomes
 from foretrain.validate.errors_plot import plot_errors
 from foretrain.validate.llm_rows import measured
@@ -27,6 +28,8 @@ COLUMNS = (
 
 CURVES = ("network", "collectives")
 """Kinds of file that hold collectives, not steps."""
+CLOCKS = "clock_energy_runs"
+"""Kind of file that holds passes of pipeline stages by clock."""
 
 
 def validate_published(path: Path | None, out: Path, *, progress: Progress | None = None, executor: Executor | None = None) -> Summary:
@@ -40,6 +43,8 @@ def validate_published(path: Path | None, out: Path, *, progress: Progress | Non
     _prepare(out)
     if runs.kind in CURVES:
         outcomes = curve_outcomes(runs.lines, progress=progress)
+    elif runs.kind == CLOCKS:
+        outcomes = clock_outcomes(runs.lines, progress=progress)
     else:
         outcomes = predict_lines(runs.lines, progress=progress, executor=executor)
     summary = summarise(outcomes, file=runs.name, kind=runs.kind)

@@ -26,7 +26,15 @@ NETWORK_COLUMNS = frozenset({
 COLLECTIVE_COLUMNS = frozenset({"source", "machine", "collective", "gpus", "nodes", "bytes", "time_us"})
 """Columns of measured times of single collectives."""
 
-KINDS = {"llm_runs": LLM_COLUMNS, "network": NETWORK_COLUMNS, "collectives": COLLECTIVE_COLUMNS}
+CLOCK_COLUMNS = frozenset({"model", "accelerator", "stage", "instruction", "sm_clock_MHz", "time_s", "energy_j", "source"})
+"""Columns of measured time and energy of pipeline stages by clock."""
+
+KINDS = {
+    "llm_runs": LLM_COLUMNS,
+    "network": NETWORK_COLUMNS,
+    "collectives": COLLECTIVE_COLUMNS,
+    "clock_energy_runs": CLOCK_COLUMNS,
+}
 """Kinds of file that are understood, by the columns each must have."""
 
 BUNDLED = "llm_runs.csv"

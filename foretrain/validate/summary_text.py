@@ -5,7 +5,13 @@ from __future__ import annotations
 from foretrain.validate.summary import Summary
 
 _HEAD = f"{'':<34}{'n':>5}{'covered':>9}{'mean':>8}{'median':>8}{'bias':>8}{'<=10 %':>8}"
-_UNITS = {"step_time_s": ("s", 1.0), "memory_bytes": ("GB", 1e9), "busbw_bytes_per_s": ("GB/s", 1e9), "time_s": ("s", 1.0)}
+_UNITS = {
+    "step_time_s": ("s", 1.0),
+    "memory_bytes": ("GB", 1e9),
+    "busbw_bytes_per_s": ("GB/s", 1e9),
+    "time_s": ("s", 1.0),
+    "energy_j": ("J", 1.0),
+}
 
 
 def format_summary(summary: Summary) -> str:
