@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     for point, ratio in zip(points, efficiency(points), strict=True):
         if point.summary and ratio:
             one = point.summary
-            print(f"{point.nodes:>3} nodes: step {one.step_s:6.2f} s, efficiency {ratio:.1%}, {one.energy_per_token_j:.3f} J/token")
+            print(f"{point.nodes:>3} nodes: step {one.step_s:6.2f} s, efficiency {ratio:.1%}, {one.energy_per_item_j:.3f} J/token")
     for text in left_out(points):
         print(text)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,9 @@ from foretrain.cli_options import JobOptions, LayoutOptions
 from foretrain.errors import UsageError, nearest
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
-from foretrain.models.load import load_model, load_transformer
+from foretrain.models.architectures import build_model
+from foretrain.models.load import load_model, load_spec
 from foretrain.models.model import Model
-from foretrain.models.transformer import build
 from foretrain.overrides import apply_overrides
 from foretrain.sim.fill import fill
 from foretrain.sim.plan import Plan
@@ -26,6 +26,7 @@ from foretrain.software.profile import Software
 
 ROOTS = ("plan", "recipe", "cluster", "software", "model")
 TOKENS_PER_STEP = 2**22
+SAMPLES_PER_STEP = 256
 """Batch that is assumed where none is given, in tokens: what large language models were trained with."""
 
 Settings = Mapping[str, Mapping[str, str]]
@@ -85,11 +86,10 @@ def changed(profile: Profile, settings: Settings, root: str) -> Profile:
 def read_model(options: JobOptions, settings: Settings) -> Model:
     """Return the model at the sequence length of the options, with its dimensions overridden."""
     own = not settings["model"]
-    model = load_model(options.model) if own else build(changed(load_transformer(options.model), settings, "model"))
-    length = settings["recipe"].get("seq_len") or options.seq_len
-    if length is None:
-        return model
-    return model.at_sequence(_checked_length(options, settings, model))
+    model = load_model(options.model) if own else build_model(changed(load_spec(options.model), settings, "model"))
+    wanted = {path: value for path, value in settings["recipe"].items() if path in ("seq_len", "image_size")}
+    sizes = changed(Recipe(global_batch=1, seq_len=options.seq_len, image_size=options.image_size), {"recipe": wanted}, "recipe")
+    return model.at_sequence(sizes.seq_len).at_image(sizes.image_size)
 
 
 def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
@@ -110,11 +110,13 @@ def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Pla
     batch, assumed = options.global_batch, tuple[str, ...]()
     if batch is None and "global_batch" not in settings["recipe"]:
         samples = plan.dp * plan.micro_batch
-        batch = samples * max(1, round(TOKENS_PER_STEP / (model.seq_len * samples)))
-        assumed = (f"global batch {batch:,} (about 4 M tokens; --global-batch)",)
+        items, said = (TOKENS_PER_STEP, "about 4 M tokens; ") if model.item == "token" else (SAMPLES_PER_STEP, "")
+        batch = samples * max(1, round(items / (model.items_per_sample * samples)))
+        assumed = (f"global batch {batch:,} ({said}--global-batch)",)
     recipe = Recipe(
-        global_batch=1 if batch is None else batch, seq_len=options.seq_len, precision=options.precision, optimizer=options.optimizer
-    )
+        global_batch=1 if batch is None else batch, seq_len=options.seq_len, image_size=options.image_size,
+        precision=options.precision, optimizer=options.optimizer,
+    )  # fmt: skip
     return changed(recipe, settings, "recipe"), assumed
 
 
@@ -122,10 +124,3 @@ def read_software(options: JobOptions, settings: Settings) -> tuple[Software, tu
     """Return the software, and what was assumed of it: which, where nobody said."""
     software = changed(load_software(DEFAULT_SOFTWARE if options.software is None else options.software), settings, "software")
     return software, () if options.software is not None else (f"software {software.name} (--software)",)
-
-
-def _checked_length(options: JobOptions, settings: Settings, model: Model) -> int:
-    """Return the sequence length that a recipe accepts: `--set recipe.seq_len` over `--seq-len`."""
-    wanted = {path: value for path, value in settings["recipe"].items() if path == "seq_len"}
-    recipe = changed(Recipe(global_batch=1, seq_len=options.seq_len), {"recipe": wanted}, "recipe")
-    return recipe.seq_len or model.seq_len

@@ -18,8 +18,9 @@ class JobOptions:
     model: Annotated[str, typer.Option(help="Library name, or a profile.", metavar="NAME|FILE")]
     cluster: Annotated[str, typer.Option(help="Library name with a node count, or a profile.", metavar="NAME:NODES|FILE")]
     software: Annotated[str | None, typer.Option(help="Framework, by library name or file.", metavar="NAME|FILE")] = None
-    global_batch: Annotated[int | None, typer.Option(help="Samples (sequences) per step. [assumed: about 4 M tokens]")] = None
+    global_batch: Annotated[int | None, typer.Option(help="Samples per step. [assumed: about 4 M tokens, or 256 images]")] = None
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
+    image_size: Annotated[int | None, typer.Option(help="Pixels a side of an image. [default: the model's own]")] = None
     precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
     optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
     settings: Annotated[

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from foretrain.charts.scaling import left_out, row, save_scaling
-from foretrain.charts.words import count, money, plan_words
+from foretrain.charts.scaling import counted_in, left_out, row, save_scaling
+from foretrain.charts.words import count, money, plan_words, sample_words
 from foretrain.cli_job import Job, changed, read_model, read_plan, read_recipe, read_settings, read_software
 from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions
 from foretrain.cli_output import columns, ready_folder, say, say_json
@@ -35,7 +35,8 @@ def run_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions
         raise UsageError(f"no node count can be placed; at {points[-1].nodes} nodes: {points[-1].reason}")
     paths = save_scaling(points, _title(options, job), folder)
     if only.json:
-        say_json([row(point, ratio) for point, ratio in zip(points, efficiency(points), strict=True)])
+        item = counted_in(points)
+        say_json([row(point, ratio, item) for point, ratio in zip(points, efficiency(points), strict=True)])
         return 0
     say(_table(points))
     for line in (*left_out(points), *(f"assumed: {text}" for text in job.assumed)):
@@ -86,12 +87,14 @@ def _name(options: JobOptions) -> str:
 
 def _title(options: JobOptions, job: Job) -> str:
     plan = plan_words(job.plan).partition(", ")[2]
-    batch = f"batch {job.recipe.global_batch:,} × {job.model.seq_len:,} tokens (weak: at the fewest nodes)"
+    batch = f"batch {job.recipe.global_batch:,} × {sample_words(job.model)} (weak: at the fewest nodes)"
     return f"{job.model.name} on {_name(options)}, {job.software.name}\n{plan}, {batch}, {job.recipe.precision}"
 
 
 def _table(points: Sequence[ScalingPoint]) -> str:
-    head = ("mode", "nodes", "dp", "batch", "step", "tok/s/acc.", "effic.", "MFU", "J/token", "exposed", "$/1M tok")
+    item = counted_in(points)
+    short = item[:3]
+    head = ("mode", "nodes", "dp", "batch", "step", f"{short}/s/acc.", "effic.", "MFU", f"J/{item}", "exposed", f"$/1M {short}")
     return columns([head, *(_cells(point, ratio) for point, ratio in zip(points, efficiency(points), strict=True))])
 
 
@@ -101,6 +104,6 @@ def _cells(point: ScalingPoint, ratio: float | None) -> tuple[str, ...]:
         return (point.mode, str(point.nodes), *("-",) * 9)
     exposed, million = one.exposed_communication_s / one.step_s, parse("1 M", "1")
     return (
-        point.mode, str(point.nodes), str(one.dp), str(point.global_batch), show(one.step_s, "s"), count(one.tokens_per_s_per_accelerator),
-        f"{ratio:.1%}", f"{one.mfu:.1%}", show(one.energy_per_token_j, "1"), f"{exposed:.1%}", money(one.usd_per_token * million),
+        point.mode, str(point.nodes), str(one.dp), str(point.global_batch), show(one.step_s, "s"), count(one.items_per_s_per_accelerator),
+        f"{ratio:.1%}", f"{one.mfu:.1%}", show(one.energy_per_item_j, "1"), f"{exposed:.1%}", money(one.usd_per_item * million),
     )  # fmt: skip

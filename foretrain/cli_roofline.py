@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foretrain.charts.roofline import point_row, roof_row, save_roofline
+from foretrain.charts.words import sample_words
 from foretrain.cli_options import RooflineOptions
 from foretrain.cli_output import columns, ready_folder, say, say_json
 from foretrain.hardware.accelerator import Accelerator
@@ -42,10 +43,10 @@ def _points(options: RooflineOptions, accelerator: Accelerator, precision: str) 
     if options.model is None:
         return (), f"Roofline of {accelerator.name}"
     model = load_model(options.model)
-    model = model.at_sequence(options.seq_len or model.seq_len)
+    model = model.at_sequence(options.seq_len)
     software = load_software(options.software or DEFAULT_SOFTWARE)
     points = roofline_points(model, accelerator, software, precision=precision, micro_batch=options.micro_batch)
-    job = f"{model.name}, micro-batch {options.micro_batch} × {model.seq_len:,} tokens, {precision}, {software.name}"
+    job = f"{model.name}, micro-batch {options.micro_batch} × {sample_words(model)}, {precision}, {software.name}"
     return points, f"Roofline of {accelerator.name}\n{job}"
 
 

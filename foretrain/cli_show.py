@@ -108,7 +108,8 @@ def _model(name: str) -> Shown:
         "name": model.name, "key": model.key, "kind": "model",
         "parameters": model.parameters, "active_parameters": model.active_parameters or model.parameters,
         "flop_per_sample": model.flop_per_sample(), "activation_bytes_per_sample": model.activation_bytes_per_sample(),
-        "layers": model.depth, "hidden": model.hidden, "seq_len": model.seq_len, "tensor_dims": dict(model.tensor_dims),
+        "layers": model.depth, "hidden": model.hidden, "seq_len": model.seq_len, "image_size": model.image_size,
+        "tensor_dims": dict(model.tensor_dims),
         "assumed": list(model.assumed),
     }  # fmt: skip
     return Shown(f"{model.name}: {count(model.parameters)} parameters", _model_rows(model, data), data)
@@ -117,14 +118,20 @@ def _model(name: str) -> Shown:
 def _model_rows(model: Model, data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("parameters", f"{model.parameters:,}", "tied ones counted once"),
-        ("active parameters", f"{data['active_parameters']:,}", "per token"),
+        ("active parameters", f"{data['active_parameters']:,}", f"per {model.item}"),
         ("layers", str(model.depth), "that a pipeline can cut"),
-        ("hidden", f"{model.hidden:,}", ""),
-        ("sequence", f"{model.seq_len:,} tokens", "its own; --seq-len for another"),
-        ("model FLOPs", show(data["flop_per_sample"], "FLOP"), "per sequence, forward and backward"),
-        ("activations", show(data["activation_bytes_per_sample"], "B"), "saved per sequence, 16 bit, unfused"),
+        *([("hidden", f"{model.hidden:,}", "")] if model.hidden is not None else []),
+        *_size_rows(model),
+        ("model FLOPs", show(data["flop_per_sample"], "FLOP"), "per sample, forward and backward"),
+        ("activations", show(data["activation_bytes_per_sample"], "B"), "saved per sample, 16 bit, unfused"),
         *((f"{name}", f"{size:,}", "tensor parallelism must divide it") for name, size in model.tensor_dims.items()),
     ]
+
+
+def _size_rows(model: Model) -> list[tuple[str, str, str]]:
+    if model.seq_len is not None:
+        return [("sequence", f"{model.seq_len:,} tokens", "its own; --seq-len for another")]
+    return [] if model.image_size is None else [("image", f"{model.image_size} pixels a side", "its own; --image-size for another")]
 
 
 def _cluster(name: str) -> Shown:

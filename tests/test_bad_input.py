@@ -15,7 +15,7 @@ import pytest
 from foretrain.cli import run
 from foretrain.errors import ProfileError, UsageError, nearest
 from foretrain.hardware.load import load_cluster
-from foretrain.models.load import load_model, load_transformer
+from foretrain.models.load import load_model, load_spec
 from foretrain.overrides import apply_overrides, override
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
@@ -82,7 +82,7 @@ def test_a_wrong_setting_names_its_path_and_the_remedy(setting: str, capsys: pyt
 
 def test_fields_that_must_agree_are_set_together() -> None:
     """`hidden` and `heads`, or `gated` and `activation`, pass through no state in between that would be refused."""
-    spec = apply_overrides(load_transformer("gpt2"), {"hidden": "1024", "heads": "16", "activation": "swiglu", "gated": "true"})
+    spec = apply_overrides(load_spec("gpt2"), {"hidden": "1024", "heads": "16", "activation": "swiglu", "gated": "true"})
     assert (spec.hidden, spec.heads, spec.activation) == (1024, 16, "swiglu")
     cluster = apply_overrides(
         load_cluster("dgx-h100:1"), {"node.accelerator.power.idle_w": "900 W", "node.accelerator.power.limit_w": "1 kW"}

@@ -19,13 +19,13 @@ TOO_BIG = ("--model", "gpt3-175b", "--cluster", "dgx-a100-80gb:1", "--global-bat
 OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--precision", "--optimizer", "--set", "--unfold",
-        "--detail", "--seed", "--json", "--out", "--help",
+        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
+        "--unfold", "--detail", "--seed", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
-        "--seq-len", "--mode", "--json", "--out", "--help",
+        "--seq-len", "--image-size", "--mode", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},

@@ -47,19 +47,31 @@ def save_scaling(points: Sequence[ScalingPoint], title: str, folder: Path) -> tu
 
 def write_csv(points: Sequence[ScalingPoint], path: Path) -> Path:
     """Write every point, those left out with their reason, and return the path."""
+    item = counted_in(points)
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row(points[0], None)), lineterminator="\n")
+            writer = csv.DictWriter(file, fieldnames=list(row(points[0], None, item)), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(row(point, ratio) for point, ratio in zip(points, efficiency(points), strict=True))
+            writer.writerows(row(point, ratio, item) for point, ratio in zip(points, efficiency(points), strict=True))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; give a folder you may write to") from error
     return path
 
 
-def row(point: ScalingPoint, ratio: float | None) -> dict[str, object]:
-    """Return one point as a flat row in SI units; empty cells where it was not placed."""
-    summary = {field.name: getattr(point.summary, field.name) if point.summary else None for field in fields(StepSummary)}
+def counted_in(points: Sequence[ScalingPoint]) -> str:
+    """Return what the points count: token, image or sample."""
+    return next((point.summary.item for point in points if point.summary), "sample")
+
+
+def named(field: str, item: str) -> str:
+    """Return the name of a field of `StepSummary` with what is counted in it."""
+    return field.replace("items", f"{item}s").replace("item", item)
+
+
+def row(point: ScalingPoint, ratio: float | None, item: str) -> dict[str, object]:
+    """Return one point as a flat row in SI units, named by what is counted (`tokens_per_s`); empty cells where it was not placed."""
+    names = [field.name for field in fields(StepSummary) if field.name != "item"]
+    summary = {named(name, item): getattr(point.summary, name) if point.summary else None for name in names}
     head = {"mode": point.mode, "nodes": point.nodes, "accelerators": point.accelerators, "global_batch": point.global_batch}
     return {**head, **summary, "efficiency": ratio, "reason": point.reason}
 
@@ -82,13 +94,14 @@ def _panels(points: Sequence[ScalingPoint]) -> tuple[tuple[str, Value, str], ...
     longest = max((point.summary.step_s for point in points if point.summary), default=1.0)
     scale, unit = time_unit(longest)
     million, percent = parse("1 M", "1"), parse("1 %", "1")
+    item = counted_in(points)
     return (
         (f"step time in {unit}", lambda s, _: s.step_s / scale, "work"),
-        ("tokens/s per accelerator", lambda s, _: s.tokens_per_s_per_accelerator, "flat"),
+        (f"{item}s/s per accelerator", lambda s, _: s.items_per_s_per_accelerator, "flat"),
         ("efficiency in %", lambda _, ratio: ratio / percent, "flat"),
-        ("energy per token in J", lambda s, _: s.energy_per_token_j, "flat"),
+        (f"energy per {item} in J", lambda s, _: s.energy_per_item_j, "flat"),
         ("exposed communication in % of the step", lambda s, _: s.exposed_communication_s / s.step_s / percent, ""),
-        ("cost in USD per million tokens", lambda s, _: s.usd_per_token * million, "flat"),
+        (f"cost in USD per million {item}s", lambda s, _: s.usd_per_item * million, "flat"),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from foretrain.charts.words import headline, label, money, plan_line, recipe_line
 from foretrain.sim.prediction import Prediction, StageMemory
-from foretrain.sim.report import heaviest_stage, step_tokens
+from foretrain.sim.report import heaviest_stage
 from foretrain.units import parse, show
 
 WIDTH = 80
@@ -71,17 +71,18 @@ def _job(prediction: Prediction) -> list[str]:
 
 
 def _figures(prediction: Prediction, ink: Ink) -> list[str]:
-    tokens = step_tokens(prediction)
+    items, item = prediction.items, prediction.item
+    many, symbol = ("1 B", "1 G") if item == "token" else ("1 M", "1 M")
     per_accelerator_w = prediction.mean_power_w / prediction.accelerators
-    billion = parse("1 G", "1") / tokens
+    steps = parse(symbol, "1") / items
     energy = f"{show(prediction.energy_j, 'J')} = {show(prediction.energy_j / parse('1 Wh', 'J'), 'Wh')}"
     pairs = (
-        ("step time", show(prediction.step_s, "s"), "tokens/s/accelerator", show(prediction.tokens_per_s_per_accelerator, "1")),
+        ("step time", show(prediction.step_s, "s"), f"{item}s/s/accelerator", show(prediction.items_per_s_per_accelerator, "1")),
         ("MFU", f"{prediction.mfu:.1%}", "HFU", f"{prediction.hfu:.1%}"),
-        ("energy per step", energy, "energy per token", show(prediction.energy_j / tokens, "J")),
+        ("energy per step", energy, f"energy per {item}", show(prediction.energy_j / items, "J")),
         ("mean power", show(prediction.mean_power_w, "W"), "power per accelerator", show(per_accelerator_w, "W")),
-        ("cost per step", money(prediction.cost_usd), "cost per 1 B tokens", money(prediction.cost_usd * billion)),
-        ("CO2 per step", show(prediction.co2_g, "g"), "CO2 per 1 B tokens", show(prediction.co2_g * billion, "g")),
+        ("cost per step", money(prediction.cost_usd), f"cost per {many} {item}s", money(prediction.cost_usd * steps)),
+        ("CO2 per step", show(prediction.co2_g, "g"), f"CO2 per {many} {item}s", show(prediction.co2_g * steps, "g")),
     )
     rows = [f"  {a:<16}{ink.strong(f'{b:<18}')}  {c:<24}{ink.strong(d)}" for a, b, c, d in pairs]
     return [*rows, *_conventions(prediction)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foretrain.models.model import Model
 from foretrain.sim.plan import ORDERS, Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.units import parse, show
@@ -44,9 +45,15 @@ def plan_words(plan: Plan) -> str:
 def recipe_line(prediction: Prediction) -> str:
     """Return the batch, the precision and the optimizer in one line."""
     recipe = prediction.recipe
-    tokens = recipe.global_batch * prediction.seq_len
-    batch = f"batch {recipe.global_batch:,} × {prediction.seq_len:,} tokens ({count(tokens)})"
-    return f"recipe: {batch}, {recipe.precision}, {recipe.optimizer}"
+    total = f" ({count(prediction.items)})" if prediction.seq_len is not None else ""
+    return f"recipe: batch {recipe.global_batch:,} × {sample_words(prediction)}{total}, {recipe.precision}, {recipe.optimizer}"
+
+
+def sample_words(sized: Prediction | Model) -> str:
+    """Return what a sample is: `2,048 tokens`, `images of 224 × 224`, `samples`."""
+    if sized.seq_len is not None:
+        return f"{sized.seq_len:,} tokens"
+    return "samples" if sized.image_size is None else f"images of {sized.image_size} × {sized.image_size}"
 
 
 def count(number: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from foretrain.errors import ModelError, ProfileError
 from foretrain.inherit import Kind, read_tree
 from foretrain.library import Shelf
-from foretrain.models.dimensions import Transformer
+from foretrain.models.architectures import architecture_of, build_model, imported
 from foretrain.models.model import Model
-from foretrain.models.transformer import build
 
 SHELF = Shelf("model", Path(__file__).parent / "library")
 _KIND = Kind(SHELF)
@@ -28,21 +28,22 @@ def load_model(name_or_path: str | Path, seq_len: int | None = None) -> Model:
         ProfileError: for a file that cannot be read or says what no model is; it holds every fault.
         ModelError: for an impossible sequence length.
     """
-    model = build(load_transformer(name_or_path))
-    return model if seq_len is None else model.at_sequence(seq_len)
+    return build_model(load_spec(name_or_path)).at_sequence(seq_len)
 
 
-def load_transformer(name_or_path: str | Path) -> Transformer:
-    """Return the dimensions of a model of the library or of the profile at a path; raises as `load_model` does."""
+def load_spec(name_or_path: str | Path) -> Any:
+    """Return the dimensions of a model of the library or of the profile at a path, as its architecture has them.
+
+    Raises as `load_model` does.
+    """
     # pydantic takes a tenth of a second to import, which `import foretrain` need not pay.
     from foretrain.faults import validate  # noqa: PLC0415
-    from foretrain.models.schema import ModelFile  # noqa: PLC0415
 
     path = name_or_path if isinstance(name_or_path, Path) else SHELF.find(str(name_or_path))
     tree = read_tree(_KIND, path)
     _refuse_foreign(tree.data, path)
     try:
-        return validate(ModelFile, tree, path).spec(path.stem)
+        return validate(imported(architecture_of(tree.data, path).schema), tree, path).spec(path.stem)
     except ModelError as error:
         raise ProfileError(f"{path}: {error}", (str(error),)) from None
 

@@ -38,7 +38,8 @@ class Linear(Op):
     (Korthikanti et al., arXiv:2205.05198, section 4.2.2). `saves_output` where a later op reads the result in backward and may be
     recomputed from it: attention, whose Q, K and V outlive its recomputation. Layers that read the same input (Q, K and V; gate and
     up) are one Linear with their outputs side by side, so the input is saved once. `pad_to` pads the cut dimension to a multiple of
-    itself times the ranks, as Megatron-LM pads its vocabulary; parameters and model FLOPs count the unpadded size.
+    itself times the ranks, as Megatron-LM pads its vocabulary; parameters and model FLOPs count the unpadded size. `input_grad` is off
+    where the input is data and needs no gradient; a frozen weight, not `trained`, has none either, and its input is then not saved.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Linear(Op):
     saves_input: bool = True
     saves_output: bool = False
     pad_to: int = 1
+    trained: bool = True
+    input_grad: bool = True
     group: str = ""
 
     @property
@@ -76,14 +79,13 @@ class Linear(Op):
         rows, width, depth = self._shape(layout)
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
         weight = self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout)
-        if not self.bias:
-            return data, weight
-        return stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), data, weight
+        bias = stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes)
+        return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, and of the output where `saves_output`."""
         elements = 0.0
-        if self.saves_input:
+        if self.saves_input and self.trained:
             shared = layout.tp if self.cut == "row" else layout.sequence_cut
             elements += self.in_features / shared
         if self.saves_output:

@@ -1,4 +1,4 @@
-"""A model: blocks of ops in order, with parameters, at one sequence length."""
+"""A model: blocks of ops in order, with parameters, at one size of its samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Step = Op | Boundary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A sequence of ops that repeats. `input_elements` per sample is what full recomputation keeps of it."""
+    """A sequence of ops that repeats. `input_elements` per sample is what a pipeline sends to it and full recomputation keeps of it."""
 
     name: str
     steps: tuple[Step, ...]
@@ -36,18 +36,21 @@ class Model:
     """What a model asks for. `layers` are what a pipeline cuts; `prologue` stays on the first stage, `epilogue` on the last.
 
     `tied_parameters` counts the parameters that the epilogue shares with the prologue (tied embedding): counted once in
-    `parameters`, held by both end stages of a pipeline. `tensor_dims` names what tensor parallelism must divide.
+    `parameters`, held by both end stages of a pipeline. `tensor_dims` names what tensor parallelism must divide. A sample is a sequence
+    of `seq_len` tokens, an image of `image_size` pixels a side, or, where both are None, a thing without a size. `rebuild` makes the
+    model again for another size.
     """
 
     name: str
     key: str
-    seq_len: int
-    hidden: int
+    seq_len: int | None
     prologue: tuple[Block, ...]
     layers: tuple[tuple[Block, int], ...]
     epilogue: tuple[Block, ...]
     tied_parameters: int
     tensor_dims: Mapping[str, int]
+    hidden: int | None = None
+    image_size: int | None = None
     rebuild: Callable[[int], Model] | None = None
     active_parameters: int | None = None
     assumed: tuple[str, ...] = ()
@@ -64,9 +67,14 @@ class Model:
         return ends + sum(block.parameters * count for block, count in self.layers) - self.tied_parameters
 
     @property
-    def boundary_elements(self) -> int:
-        """Activation elements per sample between two layers."""
-        return self.seq_len * self.hidden
+    def item(self) -> str:
+        """What training is counted in: token, image or sample."""
+        return "token" if self.seq_len is not None else "sample" if self.image_size is None else "image"
+
+    @property
+    def items_per_sample(self) -> int:
+        """Tokens of a sequence; 1 where a sample is one thing."""
+        return 1 if self.seq_len is None else self.seq_len
 
     def blocks(self) -> Iterator[tuple[Block, int]]:
         """Yield every block with its count, first to last."""
@@ -92,14 +100,29 @@ class Model:
         layout = Layout(micro_batch=1, element_bytes=element_bytes, fused=FUSION_PATTERNS)
         return sum(count * op.saved_bytes(layout) for block, count in self.blocks() for op in block.ops)
 
-    def at_sequence(self, seq_len: int) -> Model:
-        """Return the same model at another sequence length.
+    def at_sequence(self, seq_len: int | None) -> Model:
+        """Return the same model at another sequence length; None means its own.
 
         Raises:
-            ModelError: where the model was made for one length only.
+            ModelError: where its samples are no sequences, or it was made for one length only.
         """
-        if seq_len == self.seq_len:
+        if seq_len is not None and self.seq_len is None:
+            raise ModelError(f"{self.name} trains on {self.item}s, which have no sequence length; leave {seq_len} out")
+        return self._resized(seq_len, self.seq_len, "sequences of {} tokens")
+
+    def at_image(self, image_size: int | None) -> Model:
+        """Return the same model for square images of another size; None means its own.
+
+        Raises:
+            ModelError: where its samples are no images, or it was made for one size only.
+        """
+        if image_size is not None and self.image_size is None:
+            raise ModelError(f"{self.name} trains on {self.item}s, which have no image size; leave {image_size} out")
+        return self._resized(image_size, self.image_size, "images of {} pixels a side")
+
+    def _resized(self, wanted: int | None, own: int | None, what: str) -> Model:
+        if wanted is None or wanted == own:
             return self
         if self.rebuild is None:
-            raise ModelError(f"{self.name} was made for sequences of {self.seq_len}; it cannot be asked for {seq_len}")
-        return self.rebuild(seq_len)
+            raise ModelError(f"{self.name} was made for {what.format(own)}; it cannot be asked for {wanted}")
+        return self.rebuild(wanted)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Literal
 
 
 class KernelKind(IntEnum):
@@ -19,6 +20,7 @@ class KernelKind(IntEnum):
     GEMM = 0
     ATTENTION = 1
     STREAM = 2
+    CONVOLUTION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,44 @@ class FusedAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """One pass of a convolution on one rank, `samples` of it: the result, or the gradient of its data or of its weights.
+
+    Channels count all groups; sizes and strides have one number per spatial dimension. `direction` says which tensor is made; the
+    other shapes are those of the forward pass.
+    """
+
+    direction: Literal["forward", "data", "weight"]
+    samples: int
+    in_channels: int
+    out_channels: int
+    groups: int
+    in_size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def flop(self) -> float:
+        """FLOPs of a direct pass, equal in all three directions: 2 · samples · outputs · inputs per group · kernel."""
+        return 2.0 * self.samples * prod(self.out_size) * self.out_channels * (self.in_channels // self.groups) * prod(self.kernel)
+
+    @property
+    def gemm(self) -> Gemm:
+        """The product of an implicit GEMM, one per group. **Source:** Chetlur et al., cuDNN, arXiv:1410.0759, section 3."""
+        taps = prod(self.kernel)
+        ins, outs = self.in_channels // self.groups, self.out_channels // self.groups
+        rows_out = self.samples * prod(self.out_size)
+        if self.direction == "forward":
+            return Gemm(batch=self.groups, m=rows_out, n=outs, k=ins * taps)
+        if self.direction == "weight":
+            return Gemm(batch=self.groups, m=outs, n=ins * taps, k=rows_out)
+        # Each input pixel meets only the taps that the stride brings over it, so that the FLOPs stay those of the forward pass.
+        rows_in = self.samples * prod(self.in_size)
+        return Gemm(batch=self.groups, m=rows_in, n=ins, k=max(1, round(outs * taps * rows_out / rows_in)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """One launch on one rank for one micro-batch (or `launches` alike ones).
 
@@ -77,13 +117,15 @@ class Kernel:
     launches: int = 1
     gemm: Gemm | None = None
     attention: FusedAttention | None = None
+    convolution: Convolution | None = None
 
 
 class Op(ABC):
     """One kernel-sized piece of work of a model, in shapes per sample.
 
     Every subclass is a final frozen dataclass with at least `name`. `parameters` counts the whole op; `parameters_cut` says whether
-    tensor parallelism divides them. `group` marks the ops that selective recomputation runs again (`core_attention`).
+    tensor parallelism divides them; frozen ones are not `trained`: they have no gradient and no optimizer state. `group` marks the ops
+    that selective recomputation runs again (`core_attention`).
     """
 
     name: str
@@ -94,6 +136,10 @@ class Op(ABC):
         def parameters(self) -> int: ...  # noqa: D102
         @property
         def parameters_cut(self) -> bool: ...  # noqa: D102
+        @property
+        def trained(self) -> bool: ...  # noqa: D102
+    else:
+        trained = True
 
     @abstractmethod
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, model_validator
 
 from foretrain.errors import nearest
 from foretrain.inherit import Figure
+from foretrain.models.architectures import DEFAULT
 from foretrain.models.dimensions import Transformer, fault_of
 from foretrain.quantity import ProfileFile, Strict
 
@@ -33,12 +34,26 @@ class Published(Strict):
     source: str
 
 
-class ModelFile(ProfileFile):
-    """A decoder transformer. Dimensions are whole numbers; `source` says where they all come from."""
+class ArchitectureFile(ProfileFile):
+    """What every model's profile has. Dimensions are whole numbers; `source` says where they all come from."""
 
+    architecture: str = DEFAULT
     source: str = ""
     published: Published | None = None
     assumed: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _sources_are_declared(self) -> Self:
+        for key in (self.source, self.published.source if self.published else ""):
+            if key and key not in self.sources:
+                known = nearest(key, self.sources) or f"; use one of {', '.join(self.sources) or 'its keys, once it has some'}"
+                raise ValueError(f"source {key!r} is not in the table `sources`{known}")
+        return self
+
+
+class ModelFile(ArchitectureFile):
+    """A decoder transformer."""
+
     layers: Size
     hidden: Size
     heads: Size
@@ -59,14 +74,6 @@ class ModelFile(ProfileFile):
     causal: StrictBool = True
     window: Size | None = None
     vocab_padded_to: Size = 1
-
-    @model_validator(mode="after")
-    def _sources_are_declared(self) -> ModelFile:
-        for key in (self.source, self.published.source if self.published else ""):
-            if key and key not in self.sources:
-                known = nearest(key, self.sources) or f"; use one of {', '.join(self.sources) or 'its keys, once it has some'}"
-                raise ValueError(f"source {key!r} is not in the table `sources`{known}")
-        return self
 
     def spec(self, key: str) -> Transformer:
         """Return the dimensions as the builder takes them.

@@ -137,6 +137,8 @@ class Pricer:
             return 0.0
         if kernel.gemm is not None:
             return self.gemm_s(kernel.gemm) * kernel.launches
+        if kernel.convolution is not None:
+            return self.gemm_s(kernel.convolution.gemm) * kernel.launches
         if kernel.attention is not None:
             return self.attention_s(kernel.attention, kernel.flop)
         raise ModelError(f"kernel {kernel.name!r} does math but names neither a product nor an attention shape; give its op one of them")

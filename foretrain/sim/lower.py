@@ -135,34 +135,38 @@ def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, i
     number = {(m.replica.replica, m.stage, m.tensor): index for index, m in enumerate(members)}
     into: dict[tuple[int, int, int], int] = {}
     out: dict[tuple[int, int, int], int] = {}
-    costs: dict[tuple[bool, int], TransferCost] = {}
+    costs: dict[tuple[bool, int, int], TransferCost] = {}
     passes = [(kind, chunk) for chunk in range(plan.vpp) for kind in (FORWARD, BACKWARD)]
     for index, member in enumerate(members):
         for kind, chunk in passes:
-            following = chunk * plan.pp + member.stage + (1 if kind == FORWARD else -1)
+            own = chunk * plan.pp + member.stage
+            following = own + (1 if kind == FORWARD else -1)
             if not 0 <= following < plan.pp * plan.vpp:
                 continue
             stage, next_chunk = following % plan.pp, following // plan.pp
             target = number[member.replica.replica, stage, member.tensor]
-            context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, costs)))
+            elements = context.placement.input_elements(max(own, following))
+            context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, elements, costs)))
             out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
     keys = [(index, kind, chunk) for index in range(len(members)) for kind, chunk in passes]
     return {key: (into.get(key), out.get(key)) for key in keys}
 
 
-def _message(context: Context, member: Member, to_stage: int, known: dict[tuple[bool, int], TransferCost]) -> TransferCost:
-    """Return the cost of one micro-batch's boundary tensor from a member's stage to another of the same replica."""
+def _message(
+    context: Context, member: Member, to_stage: int, elements: int, known: dict[tuple[bool, int, int], TransferCost]
+) -> TransferCost:
+    """Return the cost of a micro-batch's boundary tensor, `elements` a sample, from a member's stage to another of its replica."""
     placement, replica = context.placement, member.replica.replica
     crosses = placement.domain(member.stage, replica) != placement.domain(to_stage, replica)
     flows = placement.flows(member.stage, member.replica, member.tensor)
-    if (crosses, flows) not in known:
-        known[crosses, flows] = _boundary_cost(context, member, crosses=crosses, flows=flows)
-    return known[crosses, flows]
+    if (crosses, flows, elements) not in known:
+        known[crosses, flows, elements] = _boundary_cost(context, member, elements, crosses=crosses, flows=flows)
+    return known[crosses, flows, elements]
 
 
-def _boundary_cost(context: Context, member: Member, *, crosses: bool, flows: int) -> TransferCost:
+def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: bool, flows: int) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
-    size = placement.model.boundary_elements * plan.micro_batch * context.numbers.element_bytes
+    size = elements * plan.micro_batch * context.numbers.element_bytes
     cut = plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1
     cost = send(size / cut, placement.cluster, crosses=crosses, flows=flows)
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:

@@ -105,7 +105,7 @@ def stage_points(
     model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, clocks_hz: Iterable[float], *, software: Software
 ) -> list[StagePoint]:
     """Return forward and backward of each pipeline stage at each clock, chunks of a stage summed."""
-    model = model.at_sequence(recipe.seq_len or model.seq_len)
+    model = model.at_sequence(recipe.seq_len).at_image(recipe.image_size)
     points = []
     for clock_hz in clocks_hz:
         lowered = lower(place(model, operated(cluster, clock_hz=clock_hz), plan, recipe), software)

@@ -104,6 +104,10 @@ class Placement:
         below = [-((self.rank(stage, 0, t) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
+    def input_elements(self, chunk: int) -> int:
+        """Return the activation elements per sample that a model chunk takes from the one before it."""
+        return next(iter((*self.chunk_layers[chunk], *self.model.epilogue))).input_elements
+
     def tensor_span(self, stage: int, replica: int) -> Span:
         """Return the span of a tensor-parallel group."""
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
@@ -183,11 +187,15 @@ def _check_unfolding(plan: Plan) -> None:
 def _check_tensor(model: Model, plan: Plan) -> None:
     if plan.sequence_parallel and plan.tp == 1:
         raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
+    if plan.tp > 1 and not model.tensor_dims:
+        raise PlanError(f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut; use tp=1 with more dp or pp")
     for name, size in model.tensor_dims.items():
         if size % plan.tp:
             options = closest(plan.tp, divisors(size))
             raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {options}")
-    if plan.sequence_parallel and model.seq_len % plan.tp:
+    if plan.sequence_parallel and model.seq_len is None:
+        raise PlanError(f"sequence_parallel cuts sequences, but {model.name} trains on {model.item}s; leave it off")
+    if plan.sequence_parallel and model.seq_len is not None and model.seq_len % plan.tp:
         low = model.seq_len // plan.tp * plan.tp
         raise PlanError(
             f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; "

@@ -53,7 +53,8 @@ class Prediction:
     plan: Plan
     recipe: Recipe
     accelerators: int
-    seq_len: int
+    seq_len: int | None
+    """Tokens of a sequence; None where a sample is no sequence."""
     parameters: int
     step_s: float
     model_flop: float
@@ -78,6 +79,10 @@ class Prediction:
     detail: str
     power: Mapping[str, float] = field(default_factory=dict)
     """Mean and peak watts: `accelerator_mean_w`, `accelerator_peak_w`, and likewise of a node at the wall and of the cluster."""
+    image_size: int | None = None
+    """Pixels a side of an image; None where a sample is no image."""
+    item: str = "token"
+    """What training is counted in: token, image or sample."""
     clock_hz: float = 0.0
     """Mean clock of the compute units while they work; 0 where the accelerator's profile has no clocks."""
     grid: str = ""
@@ -87,18 +92,23 @@ class Prediction:
 
     @property
     def samples_per_s(self) -> float:
-        """Samples (sequences) trained per second."""
+        """Samples (sequences, images) trained per second."""
         return self.recipe.global_batch / self.step_s
 
     @property
-    def tokens_per_s(self) -> float:
-        """Tokens trained per second."""
-        return self.samples_per_s * self.seq_len
+    def tokens_per_s(self) -> float | None:
+        """Tokens trained per second; None where a sample is no sequence."""
+        return None if self.seq_len is None else self.samples_per_s * self.seq_len
 
     @property
-    def tokens_per_s_per_accelerator(self) -> float:
-        """Tokens trained per second and accelerator."""
-        return self.tokens_per_s / self.accelerators
+    def items(self) -> int:
+        """What one step trains, counted in `item`s: tokens of sequences, else samples."""
+        return self.recipe.global_batch * (1 if self.seq_len is None else self.seq_len)
+
+    @property
+    def items_per_s_per_accelerator(self) -> float:
+        """Tokens, images or samples trained per second and accelerator."""
+        return self.items / self.step_s / self.accelerators
 
     @property
     def mfu(self) -> float:

@@ -9,15 +9,17 @@ from foretrain.errors import RecipeError, nearest
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 LARGEST_BATCH = 10**9
+LARGEST_IMAGE = 100_000
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Batch in samples (sequences), sequence length in tokens (None: the model's own), precision and optimizer by name."""
+    """Batch in samples, sequence length in tokens, image size in pixels a side (None: the model's own), precision and optimizer by name."""
 
     global_batch: int
     seq_len: int | None = None
+    image_size: int | None = None
     precision: str = "bf16"
     optimizer: str = "adamw"
 
@@ -29,9 +31,13 @@ class Recipe:
             raise RecipeError(f"global batch {self.global_batch:,} is beyond any training run; give at most {LARGEST_BATCH:,} samples")
         if self.seq_len is not None and (not _whole(self.seq_len) or self.seq_len < 1):
             raise RecipeError(f"sequence length {self.seq_len!r} is no length; give a whole number of tokens from 1")
+        if self.image_size is not None and (not _whole(self.image_size) or not 1 <= self.image_size <= LARGEST_IMAGE):
+            raise RecipeError(f"image size {self.image_size!r} is no size; give a whole number of pixels a side, 1 to {LARGEST_IMAGE:,}")
         # Whole numbers of other kinds, as NumPy's, become Python's, which JSON holds.
         object.__setattr__(self, "global_batch", int(self.global_batch))
-        object.__setattr__(self, "seq_len", None if self.seq_len is None else int(self.seq_len))
+        for size in ("seq_len", "image_size"):
+            given = getattr(self, size)
+            object.__setattr__(self, size, None if given is None else int(given))
         _known("precision", self.precision, PRECISIONS)
         _known("optimizer", self.optimizer, OPTIMIZERS)
 

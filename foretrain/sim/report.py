@@ -44,16 +44,19 @@ def _job(prediction: Prediction) -> dict[str, Any]:
         "recipe": asdict(prediction.recipe),
         "accelerators": prediction.accelerators,
         "seq_len": prediction.seq_len,
+        "image_size": prediction.image_size,
         "parameters": prediction.parameters,
     }
 
 
 def _speed(prediction: Prediction) -> dict[str, Any]:
+    tokens = prediction.tokens_per_s
     return {
         "step_s": prediction.step_s,
         "samples_per_s": prediction.samples_per_s,
-        "tokens_per_s": prediction.tokens_per_s,
-        "tokens_per_s_per_accelerator": prediction.tokens_per_s_per_accelerator,
+        "tokens_per_s": tokens,
+        "tokens_per_s_per_accelerator": tokens / prediction.accelerators if tokens is not None else None,
+        "item": prediction.item,
         "mfu": prediction.mfu,
         "mfu_causal": prediction.mfu_causal,
         "hfu": prediction.hfu,
@@ -69,7 +72,7 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
     return {
         "energy_j": prediction.energy_j,
         "energy_per_sample_j": prediction.energy_j / prediction.recipe.global_batch,
-        "energy_per_token_j": prediction.energy_j / step_tokens(prediction),
+        "energy_per_token_j": prediction.energy_j / prediction.items if prediction.item == "token" else None,
         "energy_kwh": prediction.energy_kwh,
         "mean_power_w": prediction.mean_power_w,
         "power": dict(prediction.power),
@@ -107,11 +110,6 @@ def _parts(prediction: Prediction) -> dict[str, Any]:
         "assumed": list(prediction.assumed),
         "detail": prediction.detail,
     }
-
-
-def step_tokens(prediction: Prediction) -> int:
-    """Return the tokens that one step trains."""
-    return prediction.recipe.global_batch * prediction.seq_len
 
 
 def heaviest_stage(prediction: Prediction) -> StageMemory:

@@ -51,7 +51,7 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     if software is None:
         software = load_software(DEFAULT_SOFTWARE)
         assumed = (f"software {DEFAULT_SOFTWARE}",)
-    model = model.at_sequence(recipe.seq_len or model.seq_len)
+    model = model.at_sequence(recipe.seq_len).at_image(recipe.image_size)
     lowered = lower(place(model, cluster, plan, recipe), software)
     watcher = SteadyState() if detail == "segment" else None
     played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
@@ -87,6 +87,8 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         recipe=recipe,
         accelerators=plan.ranks,
         seq_len=model.seq_len,
+        image_size=model.image_size,
+        item=model.item,
         parameters=model.parameters,
         step_s=played.step_s,
         model_flop=model.flop_per_sample() * recipe.global_batch,

@@ -28,13 +28,15 @@ class StepSummary:
 
     dp: int
     step_s: float
-    tokens_per_s: float
-    tokens_per_s_per_accelerator: float
+    item: str
+    """What training is counted in: token, image or sample."""
+    items_per_s: float
+    items_per_s_per_accelerator: float
     mfu: float
     hfu: float
-    energy_per_token_j: float
-    usd_per_token: float
-    co2_per_token_g: float
+    energy_per_item_j: float
+    usd_per_item: float
+    co2_per_item_g: float
     exposed_communication_s: float
     bubble_s: float
     peak_memory_bytes: float
@@ -106,16 +108,16 @@ def scaling(  # noqa: PLR0913  # the arguments of simulate and what is swept
 
 
 def efficiency(points: Sequence[ScalingPoint]) -> Iterator[float | None]:
-    """Yield each point's tokens/s per accelerator over that of the smallest placed node count of its mode; None where not placed.
+    """Yield each point's rate per accelerator over that of the smallest placed node count of its mode; None where not placed.
 
     For strong scaling this is t1·n1 / (t·n), for weak scaling t1 / t.
     """
     base: dict[str, tuple[int, float]] = {}
     for point in points:
         if point.summary and (point.mode not in base or point.nodes < base[point.mode][0]):
-            base[point.mode] = (point.nodes, point.summary.tokens_per_s_per_accelerator)
+            base[point.mode] = (point.nodes, point.summary.items_per_s_per_accelerator)
     for point in points:
-        yield point.summary.tokens_per_s_per_accelerator / base[point.mode][1] if point.summary else None
+        yield point.summary.items_per_s_per_accelerator / base[point.mode][1] if point.summary else None
 
 
 def summarise(prediction: Prediction) -> StepSummary:
@@ -123,13 +125,14 @@ def summarise(prediction: Prediction) -> StepSummary:
     return StepSummary(
         dp=prediction.plan.dp,
         step_s=prediction.step_s,
-        tokens_per_s=prediction.tokens_per_s,
-        tokens_per_s_per_accelerator=prediction.tokens_per_s_per_accelerator,
+        item=prediction.item,
+        items_per_s=prediction.items / prediction.step_s,
+        items_per_s_per_accelerator=prediction.items_per_s_per_accelerator,
         mfu=prediction.mfu,
         hfu=prediction.hfu,
-        energy_per_token_j=prediction.mean_power_w / prediction.tokens_per_s,
-        usd_per_token=prediction.cost_usd / (prediction.tokens_per_s * prediction.step_s),
-        co2_per_token_g=prediction.co2_g / (prediction.tokens_per_s * prediction.step_s),
+        energy_per_item_j=prediction.energy_j / prediction.items,
+        usd_per_item=prediction.cost_usd / prediction.items,
+        co2_per_item_g=prediction.co2_g / prediction.items,
         exposed_communication_s=sum(prediction.breakdown.get(kind, 0.0) for kind in COMMUNICATION),
         bubble_s=prediction.breakdown.get("bubble", 0.0),
         peak_memory_bytes=max(prediction.peak_memory_bytes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foretrain.inherit import Kind, read_tree
-from foretrain.models.load import SHELF, list_models, load_model, load_transformer
+from foretrain.models.load import SHELF, list_models, load_model, load_spec
 from foretrain.models.schema import ModelFile
 
 EXACT = {
@@ -58,7 +58,7 @@ def test_every_model_names_its_sources(name: str) -> None:
 def test_every_model_is_listed_under_its_own_name(name: str) -> None:
     """No two share a title, and the key is what the user typed."""
     assert load_model(name).key == name
-    assert [load_transformer(other).name for other in list_models()].count(load_transformer(name).name) == 1
+    assert [load_spec(other).name for other in list_models()].count(load_spec(name).name) == 1
 
 
 def test_the_library_holds_the_families() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretrain.errors import ModelError
-from foretrain.models.load import load_transformer
+from foretrain.models.load import load_spec
 from foretrain.models.model import Block, Model
 from foretrain.models.ops import Boundary, Kernel, Layout
 from foretrain.models.patterns import FUSION_PATTERNS
@@ -163,14 +163,14 @@ def test_ranks_hold_the_parameters_once_but_norms_and_late_biases(spec: Transfor
 
 def test_boundaries_stand_where_megatron_puts_them() -> None:
     """A layer enters and leaves two regions; the embedding leaves one; the head enters one and reduces its loss."""
-    model = build(load_transformer("gpt3-175b"))
+    model = build(load_spec("gpt3-175b"))
     kinds = [[step.kind for step in block.steps if isinstance(step, Boundary)] for block, _ in model.blocks()]
     assert kinds == [["leave"], ["enter", "leave"] * 2, ["enter", "loss"]]
 
 
 def test_padding_the_vocabulary_adds_work_but_no_parameters_nor_model_flop() -> None:
     """Megatron-LM computes 51,200 logits for GPT-2's 50,257 words at tp = 8."""
-    spec = load_transformer("gpt3-175b")
+    spec = load_spec("gpt3-175b")
     logits = next(op for op in build(spec).epilogue[0].ops if op.name == "logits")
     (kernel,) = logits.forward(Layout(micro_batch=1, tp=8))
     assert kernel.gemm is not None
@@ -181,7 +181,7 @@ def test_padding_the_vocabulary_adds_work_but_no_parameters_nor_model_flop() -> 
 
 def test_another_sequence_length_rebuilds_every_op() -> None:
     """Per-token work scales with the sequence, attention with its square, the position table stays."""
-    short = build(load_transformer("gpt2"))
+    short = build(load_spec("gpt2"))
     half = short.at_sequence(512)
     assert half.parameters == short.parameters
     assert half.at_sequence(1024).flop_per_sample() == short.flop_per_sample()
@@ -190,13 +190,13 @@ def test_another_sequence_length_rebuilds_every_op() -> None:
 
 def test_a_model_travels_to_another_process() -> None:
     """Sweeps send models to worker processes."""
-    model = pickle.loads(pickle.dumps(build(load_transformer("llama3-8b"))))
+    model = pickle.loads(pickle.dumps(build(load_spec("llama3-8b"))))
     assert model.at_sequence(4096).seq_len == 4096
 
 
 def test_building_and_asking_a_layer_are_quick() -> None:
     """A model under 2 ms, all answers of a layer under 1 ms (best of many, so that a busy machine does not matter)."""
-    spec, layout = load_transformer("gpt3-175b"), Layout(micro_batch=1, tp=8)
+    spec, layout = load_spec("gpt3-175b"), Layout(micro_batch=1, tp=8)
     block = build(spec).layers[0][0]
     assert best_s(lambda: build(spec)) < 2e-3
     assert best_s(lambda: ask(block, layout)) < 1e-3
@@ -258,4 +258,4 @@ def test_an_unknown_family_offers_the_nearest() -> None:
 def test_an_impossible_sequence_is_refused() -> None:
     """`--seq-len 0` is answered as any other dimension."""
     with pytest.raises(ModelError, match="seq_len 0 is out of range"):
-        build(load_transformer("gpt2")).at_sequence(0)
+        build(load_spec("gpt2")).at_sequence(0)

@@ -89,8 +89,8 @@ def linear_model(*, layers: int, tokens: int = 1000, width: int = 1000, boundary
     Forward is one product of 2·tokens·width² FLOPs, backward two.
     """
     step = Linear(name="linear", tokens=tokens, in_features=width, out_features=width, bias=False, cut="column")
-    block = Block(name="layer", steps=(step,), input_elements=tokens * width)
+    block = Block(name="layer", steps=(step,), input_elements=tokens * width if boundary else 0)
     return Model(
-        name="hand model", key="hand", seq_len=tokens, hidden=width if boundary else 0, prologue=(), layers=((block, layers),),
+        name="hand model", key="hand", seq_len=tokens, prologue=(), layers=((block, layers),),
         epilogue=(), tied_parameters=0, tensor_dims={"width": width},
     )  # fmt: skip
