@@ -31,6 +31,11 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.dimensions:Transformer",
             build="foretrain.models.transformer:build",
         ),
+        "config": Architecture(
+            schema="foretrain.models.hf.schema:ConfigFile",
+            spec="foretrain.models.hf.config:Config",
+            build="foretrain.models.hf.config:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""
