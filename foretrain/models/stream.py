@@ -57,7 +57,8 @@ class Streaming(Op):
     """An op that costs its memory traffic.
 
     `elements` per sample, of the whole tensor; `mask_bytes` per element are written forward, kept, and read backward. `fused` is the
-    traffic where the software runs `pattern` as one kernel, `unfused` where it runs its parts one after another.
+    traffic where the software runs `pattern` as one kernel, `unfused` where it runs its parts one after another. Frozen, not `trained`,
+    it spares what the gradients of its own parameters take.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Streaming(Op):
     mask_bytes: float = 0.0
     parameters: int = 0
     parameters_cut: bool = False
+    trained: bool = True
     group: str = ""
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -80,6 +82,8 @@ class Streaming(Op):
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one kernel for everything this op does backward, the sums for its own parameters included."""
         traffic = self._traffic(layout)
+        if not traffic.backward_launches:
+            return ()
         moved = self._share(layout) * (traffic.backward * layout.element_bytes + self.mask_bytes)
         return (stream_kernel(f"{self.name}.grad", moved, traffic.backward_launches),)
 
@@ -88,7 +92,8 @@ class Streaming(Op):
         return self._share(layout) * (self._traffic(layout).saved * layout.element_bytes + self.mask_bytes)
 
     def _traffic(self, layout: Layout) -> Traffic:
-        return self.fused if self.pattern in layout.fused else self.unfused
+        traffic = self.fused if self.pattern in layout.fused else self.unfused
+        return traffic if self.trained else traffic.frozen()
 
     def _share(self, layout: Layout) -> float:
         """Elements of one micro-batch on one rank."""
