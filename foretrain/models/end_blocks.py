@@ -31,7 +31,8 @@ def token_steps(source: TokenInput, tokens: int, hidden: int, prefix: str = "") 
     # Without a norm, the tables that are added are as wide as the model, and come after the projection.
     late = source.norm is None
     steps += project if late else []
-    steps += [_table(f"{prefix}positions", added, source.positions)] if source.positions else []
+    # A sequence longer than the table needs a longer table.
+    steps += [_table(f"{prefix}positions", added, max(source.positions, tokens))] if source.positions else []
     steps += [_table(f"{prefix}types", added, source.types)] if source.types else []
     steps += [norm_step(f"{prefix}embedding_norm", source.norm, rows)] if source.norm is not None else []
     steps += [] if late else project

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from foretrain.errors import ModelError
 from foretrain.models.end_blocks import head_block, input_block, patch_steps, patch_tokens, token_steps
 from foretrain.models.ends import Head, PatchInput, TokenInput
 from foretrain.models.experts import GroupedLinear
@@ -15,6 +16,7 @@ from foretrain.models.model import Block, Model, Step
 from foretrain.models.parts import Attention, Experts, Layer
 from foretrain.models.steps import Rows
 
+LARGEST_SEQUENCE, LARGEST_IMAGE = 1_000_000_000, 100_000
 Layers = tuple[tuple[Layer, int], ...]
 
 
@@ -29,7 +31,11 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A transformer of `hidden` width: an input, layers in order, a head; `size` is its tokens, or pixels a side of its images."""
+    """A transformer of `hidden` width: an input, layers in order, a head; `size` is its tokens, or pixels a side of its images.
+
+    Raises:
+        ModelError: for a size that no sample has.
+    """
 
     name: str
     key: str
@@ -42,6 +48,17 @@ class Network:
     undivided: str = ""
     """Why a pipeline cannot cut it; empty where it can."""
     assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse samples of no size, images smaller than a patch, and absurd ones."""
+        if isinstance(self.source, PatchInput):
+            name, least, most = "image_size", self.source.patch, LARGEST_IMAGE
+        else:
+            name, least, most = "seq_len", 1, LARGEST_SEQUENCE
+        if isinstance(self.size, bool) or not isinstance(self.size, int):
+            raise ModelError(f"{self.name}: {name} {self.size!r} is no whole number; give one from {least} to {most:,}")
+        if not least <= self.size <= most:
+            raise ModelError(f"{self.name}: {name} {self.size:,} is out of range; give a whole number from {least} to {most:,}")
 
     @property
     def tokens(self) -> int:

@@ -76,7 +76,7 @@ _ACTIVATIONS = {
     "relu": (RELU, RELU),
     "squared_relu": (GELU, SQUARED_RELU_EAGER),
 }
-GATED_NAMES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
+GATED_NAMES = {"swiglu": "silu", "geglu": "gelu", "gated_relu": "relu"}
 ACTIVATIONS = (*_ACTIVATIONS, *GATED_NAMES)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from foretrain.errors import ModelError, nearest, shortened
 from foretrain.models import network
-from foretrain.models.hf.fields import LARGEST, Fields
+from foretrain.models.hf.fields import Fields
 from foretrain.models.hf.registry import READERS
 from foretrain.models.model import Model
 
@@ -59,8 +59,6 @@ def network_of(spec: Config) -> network.Network:
     fields = Fields(data, model_type)
     found = READERS[model_type](fields)
     fields.checked()
-    if spec.size is not None and not 1 <= spec.size <= LARGEST:
-        raise ModelError(f"seq_len {spec.size:,} is out of range; give a whole number from 1 to {LARGEST:,}")
     kept = [note for note in fields.notes if spec.size is None or not note.startswith("sequences of")]
     head = replace(found.head, share=spec.masked)
     name = spec.name or _name(spec.config, model_type)
