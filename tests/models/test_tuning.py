@@ -125,7 +125,7 @@ def test_adapters_are_cheap_and_cut(spec: Transformer, rank: int, tp: int) -> No
         (lambda: LLAMA.with_lora(10**9), "whole number from 1"),
         (lambda: LLAMA.with_lora(4, ["q_prj"]), "did you mean 'q_proj'"),
         (lambda: LLAMA.with_lora(4, []), "needs targets"),
-        (lambda: load_model("gpt2").with_lora(True), "whole number"),
+        (lambda: load_model("gpt2").with_lora(rank=True), "whole number"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(make: Any, said: str) -> None:
