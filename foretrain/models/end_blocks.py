@@ -12,7 +12,7 @@ from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary
 from foretrain.models.parts import Mlp
-from foretrain.models.patterns import ADD_POSITIONS, DROPOUT
+from foretrain.models.patterns import ADD_POSITIONS, DROPOUT, UNUSED
 from foretrain.models.steps import Rows, activation, boundary, norm_step, whole
 from foretrain.models.stream import Streaming
 
@@ -86,7 +86,13 @@ def _head_steps(head: Head, rows: Rows, prefix: str) -> tuple[Step, ...]:
     )  # fmt: skip
     steps += [Boundary(name=f"{prefix}loss.reduce", kind="loss", elements=tokens)] if head.vocab else []
     steps.append(CrossEntropy(name=f"{prefix}cross_entropy", tokens=tokens, vocab=head.outputs, pad_to=head.padded_to, cut=head.vocab))
+    steps += [_spare(f"{prefix}spare", head.spare)] if head.spare else []
     return (*steps, *(_head_steps(head.beside, rows, "second_") if head.beside is not None else ()))
+
+
+def _spare(name: str, parameters: int) -> Streaming:
+    """Return parameters that no kernel reads."""
+    return Streaming(name=name, elements=0, split="none", pattern="", fused=UNUSED, unfused=UNUSED, parameters=parameters)
 
 
 def _dense_steps(name: str, dense: Dense, rows: Rows) -> list[Step]:

@@ -42,6 +42,9 @@ DROPOUT = Traffic(forward=2, backward=2, forward_launches=1, backward_launches=1
 # One row of a table for each token, added to what is there; backward sums dy over the batch.
 ADD_POSITIONS = Traffic(forward=3, backward=1, forward_launches=1, backward_launches=1, saved=0, own=1, own_launches=1)
 
+# Parameters that a model holds and never reads.
+UNUSED = Traffic(forward=0, backward=0, forward_launches=0, backward_launches=0, saved=0)
+
 # The sum of two branches; backward both get the same gradient.
 BRANCH_ADD = Traffic(forward=3, backward=0, forward_launches=1, backward_launches=0, saved=0)
 

@@ -76,6 +76,8 @@ class Streaming(Op):
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one kernel, or one for the parts of an unfused pattern together."""
         traffic = self._traffic(layout)
+        if not traffic.forward_launches:
+            return ()
         moved = self._share(layout) * (traffic.forward * layout.element_bytes + self.mask_bytes)
         return (stream_kernel(self.name, moved, traffic.forward_launches),)
 

@@ -43,7 +43,7 @@ def read_bert(f: Fields) -> Network:
     sizes = bert_sizes(f)
     hidden, vocab, tied = sizes.hidden, f.needed("vocab_size"), f.flag("tie_word_embeddings")
     source = _source(f, hidden)
-    masked = masked_head(vocab, Dense(width=hidden, activation=sizes.activation, norm=NORM), tied=tied)
+    masked = _spared(masked_head(vocab, Dense(width=hidden, activation=sizes.activation, norm=NORM), tied=tied))
     pair = replace(_classifier(f, hidden, 2), outputs=2)
     default = "ForPreTraining" if f.model_type == "bert" else "ForMaskedLM"
     heads = {"ForMaskedLM": masked, "ForSequenceClassification": _classifier(f, hidden, None)}
@@ -89,7 +89,8 @@ def read_albert(f: Fields) -> Network:
     if groups > sizes.layers:
         f.fault(f"num_hidden_groups {groups} exceeds the {sizes.layers} layers that share them")
     source = _source(f, narrow, "bias")
-    masked = masked_head(vocab, Dense(width=narrow, activation=sizes.activation, norm=NORM), tied=f.flag("tie_word_embeddings"))
+    tied = f.flag("tie_word_embeddings")
+    masked = _spared(masked_head(vocab, Dense(width=narrow, activation=sizes.activation, norm=NORM), tied=tied))
     pair = _classifier(f, hidden, None)
     heads = {"ForPreTraining": replace(masked, beside=pair), "ForMaskedLM": masked, "ForSequenceClassification": pair}
     network = _network(f, sizes, source, choose(f, heads, "ForPreTraining"))
@@ -156,6 +157,11 @@ def choose(f: Fields, heads: dict[str, Head], default: str) -> Head:
 def masked_head(vocab: int, dense: Dense, *, tied: bool) -> Head:
     """Return the prediction of tokens after one dense product; the logits have a bias."""
     return Head(outputs=vocab, dense=(dense,), bias=True, tied=tied)
+
+
+def _spared(head: Head) -> Head:
+    """Return the head with the second bias that BERT's and its descendants' classes hold where the logits' table is not tied."""
+    return head if head.tied else replace(head, spare=head.outputs)
 
 
 def _classifier(f: Fields, hidden: int, classes: int | None, activation: str = "tanh") -> Head:
