@@ -136,6 +136,13 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "wrong unit": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=2 W"), "USD/h"),
     "negative price": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=-2"), "negative"),
     "no such file": (("simulate", "--model", "./none.yaml", "--cluster", "dgx-a100-80gb:1"), "none.yaml"),
+    "targets without a rank": (("simulate", *SMALL, "--lora-targets", "qkv"), "give --lora-rank"),
+    "frozen beside adapters": (("simulate", *SMALL, "--lora-rank", "4", "--freeze", "head"), "leave one of them out"),
+    "no such product": (("simulate", *SMALL, "--lora-rank", "4", "--lora-targets", "q_prj"), "q_proj"),
+    "no such rank": (("simulate", *SMALL, "--lora-rank", "0"), "whole number from 1"),
+    "no such block": (("simulate", *SMALL, "--freeze", "hed"), "head"),
+    "nothing left to train": (("simulate", *SMALL, "--freeze", "embedding,layers,head"), "leaves nothing"),
+    "nothing named": (("simulate", *SMALL, "--freeze", ","), "names nothing"),
     "unknown list": (("list", "model"), "models"),
     "nothing of that name": (("show", "h100"), "h100-sxm"),
     "unknown order": (("simulate", *SMALL, "--order", "tp-dp"), "tp-dp-pp"),
@@ -200,6 +207,17 @@ def test_set_reaches_every_root(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["step_s"] > 0.1
     assert data["parameters"] < 100e6
     assert data["cost_usd"] == pytest.approx(3.6 * data["step_s"] / 3600)
+
+
+def test_adapters_and_frozen_blocks_train_less(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--lora-rank` and `--freeze` reach the prediction, and the targets that nobody named are said."""
+    found = {}
+    for name, more in {"all": (), "lora": ("--lora-rank", "4"), "frozen": ("--freeze", "layers")}.items():
+        assert run(["simulate", *SMALL, "--json", *more]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["lora"]["trained_parameters"] < found["frozen"]["trained_parameters"] < found["all"]["trained_parameters"]
+    assert max(found["lora"]["peak_memory_bytes"]) < max(found["all"]["peak_memory_bytes"])
+    assert "LoRA targets all-linear (--lora-targets)" in found["lora"]["assumed"]
 
 
 def test_show_model_json_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None:

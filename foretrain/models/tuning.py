@@ -52,11 +52,11 @@ def frozen(model: Model, names: Iterable[str]) -> Model:
         held = place in wanted or block.name in wanted or _side(block) in wanted or (tied and _is_table(place, op))
         return (_without_gradient(op) if held else op,)
 
-    tuned = _tuned(model, tune)
+    tuned = replace(_tuned(model, tune), tied_trained=model.tied_trained and not tied)
     if not tuned.trained_parameters:
         raise ModelError(f"freezing {', '.join(wanted)} leaves nothing of {model.name} to train; leave one of them out")
     return replace(
-        tuned, name=f"{model.name}, {' and '.join(wanted)} frozen", tied_trained=model.tied_trained and not tied,
+        tuned, name=f"{model.name}, {' and '.join(wanted)} frozen",
         rebuild=None if model.rebuild is None else partial(_frozen_again, model.rebuild, wanted),
     )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from foretrain.inherit import Kind, read_tree
@@ -86,6 +88,17 @@ def test_active_parameters_are_what_their_makers_say(name: str, billions: float)
     active = load_model(name).active_parameters
     assert active is not None
     assert active / 1e9 == pytest.approx(billions, rel=0.15 if name == "gpt-oss-120b" else 0.03)
+
+
+def test_deepseek_predicts_a_token_further_where_it_is_asked(tmp_path: Path) -> None:
+    """README_WEIGHTS of DeepSeek-V3: 11.5 B parameters of its own, embedding and head shared."""
+    path = tmp_path / "further.yaml"
+    path.write_text("name: further\nbase: deepseek-v3\nfurther: 1\n")
+    plain, model = load_model("deepseek-v3"), load_model(path)
+    assert (model.parameters - plain.parameters) / 1e9 == pytest.approx(11.5, abs=0.2)
+    assert model.active_parameters is not None
+    assert plain.active_parameters is not None
+    assert model.flop_per_sample() > plain.flop_per_sample() * (1 + 1 / 61)
 
 
 def test_the_library_holds_the_families() -> None:

@@ -93,6 +93,6 @@ def _experts(f: Fields, width: int, count: str) -> Experts:
 
 def _skip_prediction(f: Fields) -> None:
     if f.has("num_nextn_predict_layers") and f.count("num_nextn_predict_layers"):
-        f.note("num_nextn_predict_layers: modules that predict further tokens are left out, as transformers leaves them out")
+        f.note("num_nextn_predict_layers: left out, as transformers leaves out what predicts further tokens (`further: 1` in a profile)")
 
 
