@@ -133,7 +133,7 @@ def _adapter(op: Linear, name: str, width: int, rank: int, number: int) -> Adapt
     label = op.name if name == op.name else f"{op.name}.{name}"
     return Adapter(
         name=f"{label}.lora", tokens=op.tokens, in_features=op.in_features, out_features=width, rank=rank, cut=op.cut,
-        saves_input=number == 0,
+        saves_input=number == 0, shared=op.shared,
     )  # fmt: skip
 
 

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foretrain.cli import run
-from foretrain.errors import ProfileError
+from foretrain.errors import ModelError, ProfileError
+from foretrain.models.hf.config import Config, build
+from foretrain.models.hf.fields import class_defaults
+from foretrain.models.hf.registry import READERS
 from foretrain.models.load import load_model
 from foretrain.models.ops import Layout
 
@@ -198,3 +203,28 @@ def test_the_understood_types_are_listed(tmp_path: Path) -> None:
     """An unknown one is answered with all of them."""
     with pytest.raises(ProfileError, match=r"understood are albert, bart.*qwen3_moe"):
         load_model(write(tmp_path, {"model_type": "mamba", "hidden_size": 64}))
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**12), 10**12), st.floats(), st.text(max_size=5), st.lists(st.integers(-3, 9), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True, max_examples=400)
+@given(model_type=st.sampled_from(sorted(READERS)), data=st.data())
+def test_no_field_brings_down_the_reader(model_type: str, data: st.DataObject) -> None:
+    """Whatever a field holds, there is a model with a finite count, or an error of ours."""
+    known = {**class_defaults()[model_type]["fields"], "architectures": None, "id2label": None, "rope_parameters": None, "head_dim": None}
+    sizes = {"layer": 2, "head": 4, "vocab": 64, "hidden_size": 64, "embd": 64, "d_model": 64, "dim": 64}
+    small = {
+        name: next((size for part, size in sizes.items() if part in name), value) if isinstance(value, int) and value > 1 else value
+        for name, value in known.items()
+    }  # fmt: skip
+    junk = data.draw(st.dictionaries(st.sampled_from(sorted(known)), JUNK, min_size=1, max_size=3))
+    try:
+        model = build(Config(name="x", key="x", config={"model_type": model_type, **small, **junk}, size=None))
+    except ModelError:
+        return
+    assert model.parameters > 0
+    assert model.assumed is not None

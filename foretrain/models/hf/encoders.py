@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from foretrain.models.ends import Dense, Head, PatchInput, TokenInput
-from foretrain.models.hf.fields import Fields
+from foretrain.models.hf.fields import MOST_LAYERS, Fields
 from foretrain.models.hf.words import ACTIVATIONS, head_dims, sequence
 from foretrain.models.network import Network, runs
 from foretrain.models.parts import Attention, Layer, Mlp, Norm
@@ -88,6 +88,9 @@ def read_albert(f: Fields) -> Network:
     groups, inner = f.size("num_hidden_groups"), f.size("inner_group_num")
     if groups > sizes.layers:
         f.fault(f"num_hidden_groups {groups} exceeds the {sizes.layers} layers that share them")
+    if inner * sizes.layers > MOST_LAYERS:
+        f.fault(f"inner_group_num {inner} makes more than {MOST_LAYERS:,} layers")
+        inner = 1
     source = _source(f, narrow, "bias")
     tied = f.flag("tie_word_embeddings")
     masked = _spared(masked_head(vocab, Dense(width=narrow, activation=sizes.activation, norm=NORM), tied=tied))
