@@ -40,6 +40,11 @@ class Leg:
     transfer: TransferCost | None = None
     hidden_s: float = 0.0
 
+    @property
+    def working(self) -> float:
+        """The share of D in which the device works rather than waits for the host."""
+        return 1.0 - self.class_s.get(HOST, 0.0) / self.device_s if self.device_s > 0.0 else 0.0
+
 
 @dataclass(slots=True, eq=False)
 class Segment:
