@@ -35,7 +35,8 @@ _GREATEST = {
 }  # fmt: skip
 # Least value of a rate, far below any machine: less would only overflow what is divided by it.
 _LEAST = {"FLOP/s": 1e3, "B/s": 1e3}
-_FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
+# Shares of a peak that a machine reaches; below a thousandth is a slip too, and would overflow what is divided by it.
+_FRACTIONS = ("efficiency", "tile_efficiency", "point_to_point_efficiency", "sustained", "forward", "backward", "narrow_head")
 _PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
 KERNELS = ("flash1", "flash2", "flash3", "xla")
 WORDS = {
@@ -78,8 +79,8 @@ def unit_of(name: str) -> str:
 def bounds_of(name: str) -> Bounds:
     """Return what a field of this name may hold, wherever it stands."""
     unit = unit_of(name)
-    if name in _FRACTIONS or name.endswith("_efficiency"):
-        return Bounds(unit, 0.0, 1.2, above_zero=True)
+    if name in _FRACTIONS:
+        return Bounds(unit, 1e-3, 1.2, above_zero=False)
     if name in _PER_PARAMETER:
         return Bounds(unit, 0.0, 64.0, above_zero=False)
     special = {
