@@ -11,7 +11,7 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	"$$name" -c '$(USABLE)' 2>/dev/null && { command -v "$$name"; break; }; done)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench reports clean always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed  ## GPT-3 175B on 1,024 A100s: the table, and out/ with report, timeline and picture
@@ -27,6 +27,18 @@ lint: $(VENV)/testable
 
 bench: $(VENV)/installed  ## speed of the simulator itself
 	@$(BIN)/python benchmarks/bench.py
+
+# Errors against every table of measurements that comes with the package, one report a table: what it prints, as data, and as a picture.
+MEASURED := $(wildcard foretrain/validate/data/*.csv)
+reports: $(MEASURED:foretrain/validate/data/%.csv=reports/published-%.md)  ## held against all published measurements, in reports/
+
+reports/published-%.md: foretrain/validate/data/%.csv $(VENV)/testable always
+	@mkdir -p $(OUT)/reports/$* reports
+	$(BIN)/foretrain validate published $< --out $(OUT)/reports/$* > $(OUT)/reports/$*/summary.txt
+	{ echo "# Predictions beside $*.csv"; echo; echo "Written by \`make reports\` on $$(date +%F), $$($(BIN)/foretrain --version); not edited by hand."; \
+		echo; echo '```text'; sed '/^written to/d' $(OUT)/reports/$*/summary.txt; echo '```'; } > $@
+	cp $(OUT)/reports/$*/summary.json reports/published-$*.json
+	cp $(OUT)/reports/$*/errors.png reports/published-$*.png
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
