@@ -22,6 +22,8 @@ class JobOptions:
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
     precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
     optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
+    power_cap: Annotated[str | None, typer.Option(help="Power limit of each accelerator, such as 300W.", metavar="POWER")] = None
+    clock: Annotated[str | None, typer.Option(help="Fixed clock of the compute units, such as 1200MHz.", metavar="FREQUENCY")] = None
     settings: Annotated[
         tuple[str, ...],
         typer.Option("--set", help="Any other field: plan., recipe., cluster., software. or model. Repeatable.", metavar="PATH=VALUE"),
