@@ -69,6 +69,17 @@ class ScalingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PowerOptions:
+    """What only the plot of power and energy takes."""
+
+    dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
+    clocks: Annotated[str | None, typer.Option(help="Clocks to try. [default: a dozen, from the highest]", metavar="MHz,…")] = None
+    caps: Annotated[str | None, typer.Option(help="Power caps to try. [default: eight, from the limit]", metavar="W,…")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
+    out: Annotated[Path, typer.Option(help="Folder for power.png, .svg, .csv, timeline.csv, stages.csv.", metavar="DIR")] = Path("out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RooflineOptions:
     """What a roofline takes: one accelerator, and a model where its kernels are wanted."""
 
