@@ -120,8 +120,8 @@ def _draw_power(axes: Axes, story: PowerStory, until_s: float, title: str) -> No
     shown = shown_ranks(timeline)
     picked = [shown[0], shown[len(shown) // 2], shown[-1]] if len(shown) > 3 else list(shown) if len(shown) > 1 else []
     for rank, colour in zip(picked, STAGE_COLOURS, strict=False):
-        look = {"color": colour, "linewidth": 0.9, "alpha": 0.75, "label": f"stage {rank.stage}"}
-        axes.stairs(curves[rank.index], edges_s / scale, baseline=None, **look)
+        name = f"stage {rank.stage}"
+        axes.stairs(curves[rank.index], edges_s / scale, color=colour, linewidth=0.9, alpha=0.75, baseline=None, label=name)
     axes.stairs(mean_of(timeline, curves), edges_s / scale, color=BLUE, linewidth=1.6, baseline=None, label="mean of all accelerators")
     limit_w = power.cap_w or power.limit_w
     for watts, words, below in ((limit_w, "cap" if power.cap_w else "limit", False), (power.idle_w, "idle", True)):
@@ -149,8 +149,8 @@ def _draw_plane(axes: Axes, story: PowerStory) -> None:
             axes.plot([p.step_s / scale for p in mine], [p.energy_j / joule[0] for p in mine], color=colour, marker=marker, markersize=4.5,
                       linewidth=1, label=f"{kind}s")  # fmt: skip
             _name_ends(axes, mine, scale, joule[0], colour, above=kind == "cap")
-    star = {"color": BLACK, "marker": "*", "s": 110, "zorder": 4, "label": "as given"}
-    axes.scatter([story.given.step_s / scale], [story.given.energy_j / joule[0]], **star)
+    here = [story.given.step_s / scale], [story.given.energy_j / joule[0]]
+    axes.scatter(*here, color=BLACK, marker="*", s=110, zorder=4, label="as given")
     axes.legend(frameon=False, fontsize=8, loc="best")
     axes.margins(0.08, 0.14)
     _finish(axes, f"energy of a step in {joule[1]} (facility) against its time", f"step time in {unit}")
