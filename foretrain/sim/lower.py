@@ -22,6 +22,8 @@ from foretrain.sim.state import StageState, stage_state
 from foretrain.software.profile import Software
 
 STREAMS = ("compute", "data parallel", "other groups")
+EXCHANGED_BYTES = 1e9
+"""A tensor large enough that its exchange runs at full rate; its latency is left out anyway."""
 QUEUE_DEPTH = 1024
 """Launches that the host can have in flight (the CUDA driver's launch queue)."""
 
@@ -77,6 +79,20 @@ class Context:
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
+
+    def message_j(self) -> float:
+        """Return the joules that a pass sends to the next stage; none where the pipeline has one stage."""
+        if self.placement.plan.pp == 1:
+            return 0.0
+        return boundary_bytes(self) * self.placement.cluster.accelerator.power.link_j_per_byte
+
+    def exchange_w(self, stage: int) -> float:
+        """Return the watts of an accelerator's links while data-parallel ranks of a stage exchange at full rate."""
+        placement = self.placement
+        spans = (placement.shard_span(stage), placement.replica_span(stage)) if placement.plan.shards > 1 else (placement.data_span(stage),)
+        costs = (self.cost("reduce_scatter", EXCHANGED_BYTES, span) for span in spans)
+        rate = max((cost.wire_bytes / cost.full_s for cost in costs if cost.full_s), default=0.0)
+        return rate * placement.cluster.accelerator.power.link_j_per_byte
 
     def start(
         self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
@@ -160,11 +176,17 @@ def _message(context: Context, member: Member, to_stage: int, known: dict[tuple[
     return known[crosses, flows]
 
 
+def boundary_bytes(context: Context) -> float:
+    """Return the bytes that one rank sends of the tensor between two stages."""
+    plan = context.placement.plan
+    size = context.placement.model.boundary_elements * plan.micro_batch * context.numbers.element_bytes
+    return size / (plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1)
+
+
 def _boundary_cost(context: Context, member: Member, *, crosses: bool, flows: int) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
     size = placement.model.boundary_elements * plan.micro_batch * context.numbers.element_bytes
-    cut = plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1
-    cost = send(size / cut, placement.cluster, crosses=crosses, flows=flows)
+    cost = send(boundary_bytes(context), placement.cluster, crosses=crosses, flows=flows)
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:
         return cost
     gather = context.cost("all_gather", size, placement.tensor_span(member.stage, member.replica.replica))
