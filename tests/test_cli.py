@@ -280,3 +280,22 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_power_cap_and_clock_cost_time_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are shorthand for a field of the profile, both lengthen a step, and clock and power stand in table and JSON."""
+    job = ("simulate", "--model", "gpt3-1.3b", "--cluster", "dgx-a100-80gb:1", "--global-batch", "64")
+    said: dict[str, dict[str, Any]] = {}
+    for options in ("", "--power-cap 200W", "--set cluster.node.accelerator.power.cap_w=200W", "--clock 900MHz"):
+        assert run([*job, *options.split(), "--json"]) in (0, 3)
+        said[options] = json.loads(capsys.readouterr().out)
+    free, capped, by_field, slow = said.values()
+    assert capped == by_field
+    assert free["step_s"] < capped["step_s"]
+    assert free["step_s"] < slow["step_s"]
+    assert slow["clock_hz"] == pytest.approx(900e6)
+    assert capped["power"]["accelerator_mean_w"] <= 1.02 * 200
+    assert run([*job, "--clock", "900MHz"]) in (0, 3)
+    out = capsys.readouterr().out
+    assert "mean clock 900 MHz" in out
+    assert "an accelerator's own" in out
