@@ -100,7 +100,7 @@ def read_cluster(options: JobOptions, settings: Settings, name: str | None = Non
     Raises:
         ForetrainError: where there is no such cluster, or its accelerators cannot be operated so.
     """
-    cluster = changed(load_cluster(options.cluster if name is None else name), settings, "cluster")
+    cluster = _with_grid(changed(load_cluster(options.cluster if name is None else name), settings, "cluster"), settings["cluster"])
     cap_w = read_quantity("--power-cap", options.power_cap, "W", "300W")
     clock_hz = read_quantity("--clock", options.clock, "Hz", "1200MHz")
     _refuse_twice(options, settings["cluster"])
@@ -119,6 +119,14 @@ def read_quantity(option: str, text: str | None, unit: str, example: str) -> flo
         return parse(text, unit)
     except ProfileError:
         raise UsageError(f"{option} {shortened(text)} is no quantity in {unit}; give a number with its unit, such as {example}") from None
+
+
+def _with_grid(cluster: Cluster, settings: Mapping[str, str]) -> Cluster:
+    """Return the cluster with its grid named as the user's own where its carbon was set: the profile's source no longer holds."""
+    carbon = settings.get("facility.co2_g_per_kwh")
+    if carbon is None or "facility.grid" in settings:
+        return cluster
+    return replace(cluster, facility=replace(cluster.facility, grid=f"{cluster.facility.co2_g_per_kwh:g} g/kWh, as set"))
 
 
 def _refuse_twice(options: JobOptions, settings: Mapping[str, str]) -> None:
