@@ -12,7 +12,7 @@ import foretrain
 from foretrain.cli import app, run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")), *sorted((ROOT / "docs" / "physics").glob("*.md"))]
 
 
 def flags() -> set[str]:

@@ -22,6 +22,8 @@ from foretrain.sim.state import StageState, stage_states
 from foretrain.software.profile import Software
 
 STREAMS = ("compute", "data parallel", "other groups")
+EXCHANGED_BYTES = 1e9
+"""A tensor large enough that its exchange runs at full rate; its latency is left out anyway."""
 QUEUE_DEPTH = 1024
 """Launches that the host can have in flight (the CUDA driver's launch queue)."""
 
@@ -77,6 +79,23 @@ class Context:
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
+
+    def message_j(self, chunk: int) -> float:
+        """Return the joules of the larger message that a pass of a model chunk sends; none where the pipeline has one stage."""
+        placement = self.placement
+        if placement.plan.pp == 1:
+            return 0.0
+        edges = range(max(1, chunk), min(chunk + 2, len(placement.chunk_layers)))
+        largest = max((placement.input_elements(edge) for edge in edges), default=0)
+        return boundary_bytes(self, largest) * placement.cluster.accelerator.power.link_j_per_byte
+
+    def exchange_w(self, stage: int) -> float:
+        """Return the watts of an accelerator's links while data-parallel ranks of a stage exchange at full rate."""
+        placement = self.placement
+        spans = (placement.shard_span(stage), placement.replica_span(stage)) if placement.plan.shards > 1 else (placement.data_span(stage),)
+        costs = (self.cost("reduce_scatter", EXCHANGED_BYTES, span) for span in spans)
+        rate = max((cost.wire_bytes / cost.full_s for cost in costs if cost.full_s), default=0.0)
+        return rate * placement.cluster.accelerator.power.link_j_per_byte
 
     def start(
         self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
@@ -164,11 +183,17 @@ def _message(
     return known[crosses, member.flows, elements]
 
 
+def boundary_bytes(context: Context, elements: int) -> float:
+    """Return the bytes that one rank sends of a tensor of so many elements per sample between two stages."""
+    plan = context.placement.plan
+    size = elements * plan.micro_batch * context.numbers.element_bytes
+    return size / (plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1)
+
+
 def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: bool) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
     size = elements * plan.micro_batch * context.numbers.element_bytes
-    cut = plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1
-    cost = send(size / cut, placement.cluster, crosses=crosses, flows=member.flows)
+    cost = send(boundary_bytes(context, elements), placement.cluster, crosses=crosses, flows=member.flows)
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:
         return cost
     gather = context.cost("all_gather", size, placement.tensor_span(member.stage, member.replica.replica))

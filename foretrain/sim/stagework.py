@@ -67,22 +67,32 @@ class StageWork:
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
         units = self.state.units[chunk][first:last]
         apart = (self.stage, self.replica, id(self)) if self.unfold_tensor else None
-        operation, passes = self._operation(direction, chunk)
+        operation, passes = self._operation(direction, chunk, apart=last is not None)
         key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), apart)
         known = self.context.played
         if key not in known:
             known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
         return known[key]
 
-    def _operation(self, direction: str, chunk: int) -> tuple[Operation, Passes]:
-        """Return how the passes of a chunk in one direction are run; short ones are averaged with those of the other direction."""
+    def _operation(self, direction: str, chunk: int, *, apart: bool) -> tuple[Operation, Passes]:
+        """Return how the passes of a chunk in one direction are run; averaged with the other where the controller's window holds both.
+
+        Passes that are played unit by unit (`apart`) have the data-parallel exchange beside them.
+        """
         units = self.state.units[chunk]
-        known, key = self.context.operations, (id(self.passes), direction, _made_of(units))
+        message_j = self.context.message_j(chunk * self.context.placement.plan.pp + self.stage)
+        beside_w = self.context.exchange_w(self.stage) if apart else 0.0
+        known = self.context.operations
+        key = (id(self.passes), direction, message_j, beside_w, _made_of(units))
         if key not in known:
             governor = self.context.governor
-            alone = _draw(self.passes, direction, units).seconds >= governor.window_s
-            directions = (direction,) if alone else ("forward", "backward")
-            operation = governor.operation(lambda point: _total(_draw(self.passes.at(point), one, units) for one in directions))
+            both = ("forward", "backward")
+            together = sum(_draw(self.passes, one, units).seconds for one in both) < governor.window_s
+            directions = both if together else (direction,)
+            operation = governor.operation(
+                lambda point: _total((_draw(self.passes.at(point), one, units) for one in directions), len(directions) * message_j),
+                beside_w,
+            )
             known[key] = operation, self._passes_at(operation)
         return known[key]
 
@@ -151,11 +161,13 @@ def _made_of(units: tuple[Unit, ...]) -> tuple[tuple[int, bool], ...]:
 
 def drawn(legs: Iterable[Leg]) -> Draw:
     """Return the seconds and joules of legs."""
-    seconds = joules = 0.0
+    seconds = joules = link_j = 0.0
     for leg in legs:
+        links = leg.joules.get("links", 0.0)
         seconds += leg.device_s
-        joules += sum(leg.joules.values())
-    return Draw(seconds=seconds, joules=joules)
+        joules += sum(leg.joules.values()) - links
+        link_j += links
+    return Draw(seconds=seconds, joules=joules, link_j=link_j)
 
 
 def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[BlockPass]:
@@ -173,12 +185,17 @@ def _draw(priced: Passes, direction: str, units: tuple[Unit, ...]) -> Draw:
     return Draw(
         seconds=sum(count * draws[key].seconds for key, count in times.items()),
         joules=sum(count * draws[key].joules for key, count in times.items()),
+        link_j=sum(count * draws[key].link_j for key, count in times.items()),
     )
 
 
-def _total(draws: Iterable[Draw]) -> Draw:
+def _total(draws: Iterable[Draw], messages_j: float) -> Draw:
+    """Return several passes and their messages to other stages as one."""
     each = tuple(draws)
-    return Draw(seconds=sum(draw.seconds for draw in each), joules=sum(draw.joules for draw in each))
+    return Draw(
+        seconds=sum(draw.seconds for draw in each), joules=sum(draw.joules for draw in each),
+        link_j=sum(draw.link_j for draw in each) + messages_j,
+    )  # fmt: skip
 
 
 def _within_limit(legs: tuple[Leg, ...], share: float) -> tuple[Leg, ...]:

@@ -116,6 +116,7 @@ def test_an_empty_profile_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         load_accelerator(path)
     assert any("kernel_floor: is missing; give it in s, with its source" in fault for fault in caught.value.faults)
+    assert any("kernel_floor" in fault and "times of all kernels need it" in fault for fault in caught.value.faults)
     assert any(fault.startswith(f"{path}: ") for fault in caught.value.faults)
 
 
