@@ -96,6 +96,31 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.networks.unet3d:UNet3d",
             build="foretrain.models.networks.unet3d:build",
         ),
+        "dlrm": Architecture(
+            schema="foretrain.models.sample_schema:DlrmFile",
+            spec="foretrain.models.networks.dlrm:Dlrm",
+            build="foretrain.models.networks.dlrm:build",
+        ),
+        "ncf": Architecture(
+            schema="foretrain.models.sample_schema:NcfFile",
+            spec="foretrain.models.networks.ncf:Ncf",
+            build="foretrain.models.networks.ncf:build",
+        ),
+        "wide-deep": Architecture(
+            schema="foretrain.models.sample_schema:WideDeepFile",
+            spec="foretrain.models.networks.wide_deep:WideDeep",
+            build="foretrain.models.networks.wide_deep:build",
+        ),
+        "gnmt": Architecture(
+            schema="foretrain.models.sample_schema:GnmtFile",
+            spec="foretrain.models.networks.gnmt:Gnmt",
+            build="foretrain.models.networks.gnmt:build",
+        ),
+        "deepspeech2": Architecture(
+            schema="foretrain.models.sample_schema:DeepSpeech2File",
+            spec="foretrain.models.networks.deepspeech2:DeepSpeech2",
+            build="foretrain.models.networks.deepspeech2:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""

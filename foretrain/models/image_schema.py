@@ -26,12 +26,10 @@ Size = Annotated[int, Field(strict=True, gt=0, le=1_000_000)]
 Sizes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)]
 
 
-class ImageFile(ArchitectureFile):
-    """A network of square images that tells `classes` apart; `KIND` are its dimensions as the builder takes them."""
+class NetworkFile(ArchitectureFile):
+    """A network; `KIND` are its dimensions as the builder takes them."""
 
     KIND: ClassVar[type[Any]]
-    image_size: Size
-    classes: Size
 
     def spec(self, key: str) -> Any:
         """Return the dimensions as the builder takes them.
@@ -41,6 +39,13 @@ class ImageFile(ArchitectureFile):
         """
         fields = {name: getattr(self, name) for name in type(self).model_fields if name in self.KIND.__slots__}
         return self.KIND(**{**fields, "key": key})
+
+
+class ImageFile(NetworkFile):
+    """A network of square images that tells `classes` apart."""
+
+    image_size: Size
+    classes: Size
 
 
 class LeNetFile(ImageFile):
