@@ -13,7 +13,7 @@ from foretrain.sim.collectives import NOTHING, TransferCost, collective
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
-from foretrain.sim.segment import HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
+from foretrain.sim.segment import DATA, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
 
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
@@ -88,11 +88,12 @@ class Passes:
         hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
         launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
+        kind_of = TENSOR if over is None else DATA
         power = self.pricer.accelerator.power
         # The kernel of the collective keeps the compute units awake while nothing else runs.
         joules = {"links": cost.wire_bytes * power.link_j_per_byte, "busy": power.busy_w * self.pricer.point.busy_power * rest}
         leg = Leg(
-            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={TENSOR: rest} if rest else {},
+            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={kind_of: rest} if rest else {},
             joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,
         )  # fmt: skip
         slowed = self.slowed_leg(hidden)
