@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foretrain.errors import ModelError, nearest
 from foretrain.models.matmul import gemm_kernel
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
@@ -28,6 +29,11 @@ class Recurrent(Op):
     saves_input: bool = True
     trained: bool = True
     group: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown cells."""
+        if self.cell not in GATES:
+            raise ModelError(f"cell {self.cell!r} is unknown; use one of {', '.join(GATES)}{nearest(self.cell, GATES)}")
 
     @property
     def width(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from foretrain.errors import ModelError
 from foretrain.models.convolution import Conv
-from foretrain.models.load import load_model
+from foretrain.models.load import load_model, load_spec
 from foretrain.models.model import Model
 from foretrain.models.ops import Layout
 from tests.models import vision
@@ -110,3 +111,17 @@ def test_pipelines_cut_at_residual_blocks() -> None:
     assert [count for _, count in model.layers] == [1, 2, 1, 3, 1, 5, 1, 2]
     assert model.layers[0][0].input_elements == 64 * 56**2
     assert model.layers[1][0].input_elements == 256 * 56**2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("resnet-50", {"stride_in": "2x2"}, "use one of 3x3, 1x1"), ("resnet-18", {"groups": 2}, "set bottleneck: true"),
+        ("alexnet", {"towers": 3}, "use 1 or 2"), ("googlenet", {"wide_kernel": 4}, "use one of them"),
+        ("shufflenet-v2", {"widths": (116, 232)}, "give 4 even numbers"),
+    ],
+)  # fmt: skip
+def test_networks_that_were_never_built_are_refused(name: str, change: dict[str, Any], said: str) -> None:
+    """With what can be."""
+    with pytest.raises(ModelError, match=said):
+        replace(load_spec(name), **change)
