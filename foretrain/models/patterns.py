@@ -12,7 +12,18 @@ from foretrain.errors import ModelError, nearest
 from foretrain.models.stream import Traffic
 
 FUSION_PATTERNS = frozenset(
-    {"bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "batch_norm_relu", "batch_norm_add_relu"}
+    {
+        "bias_gelu",
+        "swiglu",
+        "bias_dropout_add",
+        "norm",
+        "softmax",
+        "cross_entropy",
+        "rotary",
+        "batch_norm_relu",
+        "batch_norm_add_relu",
+        "add_relu",
+    }
 )
 """The names that `Layout.fused` may hold and that some op listens to."""
 

@@ -63,9 +63,7 @@ class Recurrent(Op):
         state = self._stepped(f"{self.name}.state.dgrad", Gemm(batch=1, m=layout.micro_batch, n=self.hidden, k=self.width), layout)
         data = gemm_kernel(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=self.in_features, k=self._all), element_bytes)
         weight = gemm_kernel(f"{self.name}.wgrad", Gemm(batch=1, m=self._all, n=self.in_features, k=rows), element_bytes)
-        own = gemm_kernel(
-            f"{self.name}.state.wgrad", Gemm(batch=self.directions, m=self.width, n=self.hidden, k=rows), element_bytes
-        )
+        own = gemm_kernel(f"{self.name}.state.wgrad", Gemm(batch=self.directions, m=self.width, n=self.hidden, k=rows), element_bytes)
         bias = stream_kernel(f"{self.name}.bias_grad", rows * self._all * element_bytes)
         return (self._gates(f"{self.name}.gates.grad", layout, passes=2), state, data, weight, own, bias)
 

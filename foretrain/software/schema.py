@@ -62,6 +62,7 @@ class SoftwareFile(ProfileFile):
     context_bytes: Number
     fragmentation: Number
     channels_last: bool = False
+    winograd: bool = True
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:
