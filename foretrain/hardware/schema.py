@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from foretrain.fields import KERNELS, words_of
-from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve
+from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
@@ -33,6 +33,33 @@ class MatmulFile(Strict):
         if len(self.tiles) != len(self.tile_efficiency):
             raise ValueError(f"{len(self.tile_efficiency)} values of tile_efficiency for {len(self.tiles)} tiles; give one per tile")
         return self
+
+
+class ConvolutionRatesFile(Strict):
+    """See `ConvolutionRates`."""
+
+    forward: Number
+    data: Number
+    weight: Number
+    strided_data: Number
+    depth_fill: Number
+
+
+class ConvolutionFile(Strict):
+    """See `ConvolutionCurve`; without `matrix` all dtypes run on vector units."""
+
+    matrix: ConvolutionRatesFile | None = None
+    vector: ConvolutionRatesFile
+    winograd: Number
+    channel_multiple: Count
+    few_channels: Number
+    direct: Number
+
+    def curve(self) -> ConvolutionCurve:
+        """Return what the simulator reads."""
+        vector = ConvolutionRates(**vars(self.vector))
+        matrix = None if self.matrix is None else ConvolutionRates(**vars(self.matrix))
+        return ConvolutionCurve(**{**vars(self), "vector": vector, "matrix": matrix})
 
 
 class AttentionFile(Strict):
@@ -112,6 +139,7 @@ class AcceleratorFile(ProfileFile):
     spread: Number = Field(description="steps on more than one accelerator")
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
     power: PowerFile = Field(description="energy, carbon and power caps")
+    convolution: ConvolutionFile | None = Field(default=None, description="convolutions")
 
 
 class ProtocolFile(Strict):
