@@ -14,7 +14,16 @@ from typing import Annotated, Any
 
 import typer
 
-from foretrain.cli_options import CollectiveOptions, JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.cli_options import (
+    CollectiveOptions,
+    JobOptions,
+    LayoutOptions,
+    PowerOptions,
+    RooflineOptions,
+    ScalingOptions,
+    SimulateOptions,
+    takes,
+)
 from foretrain.errors import ForetrainError, nearest
 
 MISTAKE = 2
@@ -64,6 +73,15 @@ def plot_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOption
     from foretrain.cli_plot import run_scaling  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_scaling(options, layout, only))
+
+
+@plot.command("power")
+@takes(JobOptions, LayoutOptions, PowerOptions)
+def plot_power(options: JobOptions, layout: LayoutOptions, only: PowerOptions) -> None:
+    """Power over a step, and time against energy over clocks and power caps, as PNG, SVG and CSV; stages as Perseus reads them."""
+    from foretrain.cli_power import run_power  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_power(options, layout, only))
 
 
 @plot.command("roofline")

@@ -35,7 +35,11 @@ _GREATEST = {
 }  # fmt: skip
 # Least value of a rate, far below any machine: less would only overflow what is divided by it.
 _LEAST = {"FLOP/s": 1e3, "B/s": 1e3}
-_FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
+# Shares of a peak that a machine reaches; below a thousandth is a slip too, and would overflow what is divided by it.
+_FRACTIONS = (
+    "efficiency", "tile_efficiency", "point_to_point_efficiency", "sustained", "forward", "backward", "narrow_head",
+    "data", "weight", "strided_data", "few_channels", "direct",
+)  # fmt: skip
 _PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
 KERNELS = ("flash1", "flash2", "flash3", "xla")
 WORDS = {
@@ -44,7 +48,12 @@ WORDS = {
     ),
     "library": ("nccl", "rccl", "xla", "gloo"),
     "attention": ("unfused", *KERNELS),
-    "fused": ("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer"),
+    "fused": (
+        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer", "batch_norm_relu",
+        "batch_norm_add_relu", "add_relu",
+    ),
+    "stride_in": ("3x3", "1x1"),
+    "cell": ("rnn", "gru", "lstm"),
     "selective": ("core_attention", "alternate_products", "all_but_products"),
 }
 """Fields that hold one or several of a few words."""
@@ -78,8 +87,8 @@ def unit_of(name: str) -> str:
 def bounds_of(name: str) -> Bounds:
     """Return what a field of this name may hold, wherever it stands."""
     unit = unit_of(name)
-    if name in _FRACTIONS or name.endswith("_efficiency"):
-        return Bounds(unit, 0.0, 1.2, above_zero=True)
+    if name in _FRACTIONS:
+        return Bounds(unit, 1e-3, 1.2, above_zero=False)
     if name in _PER_PARAMETER:
         return Bounds(unit, 0.0, 64.0, above_zero=False)
     special = {
@@ -99,6 +108,7 @@ def bounds_of(name: str) -> Bounds:
         "math_share": Bounds(unit, 0.0, 1.0, above_zero=True),
         "memory_share": Bounds(unit, 0.0, 1.0, above_zero=False),
         "supply_efficiency": Bounds(unit, 0.5, 1.0, above_zero=True),
+        "winograd": Bounds(unit, 1.0, 4.0, above_zero=True),
     }
     if name.endswith("_scale"):
         return Bounds(unit, 0.01, 2.0, above_zero=False)

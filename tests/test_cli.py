@@ -20,13 +20,19 @@ OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
-        "--lora-rank", "--lora-targets", "--freeze", "--unfold", "--detail", "--seed", "--json", "--out", "--help",
+        "--unfold", "--detail", "--seed", "--power-cap", "--clock",
+        "--lora-rank", "--lora-targets", "--freeze", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
-        "--lora-rank", "--lora-targets", "--freeze",
-        "--seq-len", "--image-size", "--mode", "--json", "--out", "--help",
+        "--seq-len", "--image-size", "--mode",
+        "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--json", "--out", "--help",
+    },
+    "plot power": {
+        "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
+        "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
@@ -151,6 +157,17 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
          "--order", "dp-tp-pp"),
         "begins with tp",
     ),
+    "cap below idle": (("simulate", *SMALL, "--power-cap", "10W"), "above 55 W (idle) to 400 W (limit)"),
+    "cap above the limit": (("simulate", *SMALL, "--power-cap", "500W"), "above 55 W (idle) to 400 W (limit)"),
+    "cap without unit": (("simulate", *SMALL, "--power-cap", "300"), "300W"),
+    "clock out of range": (("simulate", *SMALL, "--clock", "3GHz"), "210 MHz to 1.41 GHz"),
+    "clock in watts": (("simulate", *SMALL, "--clock", "300W"), "1200MHz"),
+    "clock twice": (("simulate", *SMALL, "--clock", "1GHz", "--set", "cluster.node.accelerator.power.clock_hz=1GHz"), "leave out one"),
+    "clock of a chip without": (("simulate", *SMALL[:2], "--cluster", "tpu-v4-host:1", "--clock", "1GHz"), "power.clocks"),
+    "cap of a chip without": (("plot", "scaling", *SMALL[:2], "--cluster", "gaudi2-8", "--power-cap", "300W"), "power.clocks"),
+    "power of a chip without": (("plot", "power", *SMALL[:2], "--cluster", "tpu-v4-host:1", "--caps", "100W"), "power.clocks"),
+    "clocks that are none": (("plot", "power", *SMALL, "--clocks", "1GHz,fast"), "'fast'"),
+    "one cap out of range": (("plot", "power", *SMALL, "--caps", "300W,3W"), "above 55 W (idle)"),
     "no such chip": (("plot", "roofline", "--accelerator", "h100"), "h100-sxm"),
     "precision the chip lacks": (("plot", "roofline", "--accelerator", "k80", "--model", "gpt2", "--precision", "bf16"), "fp32"),
     "no node counts": (("plot", "scaling", *SMALL, "--nodes", "1,x"), "'x'"),
@@ -283,3 +300,39 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_power_cap_and_clock_cost_time_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are shorthand for a field of the profile, both lengthen a step, and clock and power stand in table and JSON."""
+    job = ("simulate", "--model", "gpt3-1.3b", "--cluster", "dgx-a100-80gb:1", "--global-batch", "64")
+    said: dict[str, dict[str, Any]] = {}
+    for options in ("", "--power-cap 200W", "--set cluster.node.accelerator.power.cap_w=200W", "--clock 900MHz"):
+        assert run([*job, *options.split(), "--json"]) in (0, 3)
+        said[options] = json.loads(capsys.readouterr().out)
+    free, capped, by_field, slow = said.values()
+    assert capped == by_field
+    assert free["step_s"] < capped["step_s"]
+    assert free["step_s"] < slow["step_s"]
+    assert slow["clock_hz"] == pytest.approx(900e6)
+    assert capped["power"]["accelerator_mean_w"] <= 1.02 * 200
+    assert run([*job, "--clock", "900MHz"]) in (0, 3)
+    out = capsys.readouterr().out
+    assert "mean clock 900 MHz" in out
+    assert "an accelerator's own" in out
+
+
+def test_a_network_of_images_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """In images, of a size that the command line may change; channels last spare the transposes."""
+    job = ["simulate", "--model", "resnet-50", "--cluster", "dgx-1-v100:1", "--software", "pytorch-eager", "--global-batch", "256"]
+    job += ["--micro-batch", "32", "--precision", "fp16", "--optimizer", "momentum"]
+    assert run([*job, "--image-size", "160"]) == 0
+    table = capsys.readouterr().out
+    assert "batch 256 × images of 160 × 160, fp16, momentum" in table
+    assert "images/s/accelerator" in table
+    steps = []
+    for layout in ("true", "false"):
+        assert run([*job, "--set", f"software.channels_last={layout}", "--json"]) == 0
+        steps.append(json.loads(capsys.readouterr().out)["step_s"])
+    assert steps[0] < steps[1]
+    assert run([*job, "--set", "model.stride_in=2x2"]) == 2
+    assert "stride_in" in capsys.readouterr().err

@@ -36,6 +36,96 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.hf.config:Config",
             build="foretrain.models.hf.config:build",
         ),
+        "lenet": Architecture(
+            schema="foretrain.models.image_schema:LeNetFile",
+            spec="foretrain.models.networks.lenet:LeNet",
+            build="foretrain.models.networks.lenet:build",
+        ),
+        "alexnet": Architecture(
+            schema="foretrain.models.image_schema:AlexNetFile",
+            spec="foretrain.models.networks.alexnet:AlexNet",
+            build="foretrain.models.networks.alexnet:build",
+        ),
+        "vgg": Architecture(
+            schema="foretrain.models.image_schema:VggFile",
+            spec="foretrain.models.networks.vgg:Vgg",
+            build="foretrain.models.networks.vgg:build",
+        ),
+        "googlenet": Architecture(
+            schema="foretrain.models.image_schema:GoogLeNetFile",
+            spec="foretrain.models.networks.googlenet:GoogLeNet",
+            build="foretrain.models.networks.googlenet:build",
+        ),
+        "inception-v3": Architecture(
+            schema="foretrain.models.image_schema:Inception3File",
+            spec="foretrain.models.networks.inception3:Inception3",
+            build="foretrain.models.networks.inception3:build",
+        ),
+        "inception-v4": Architecture(
+            schema="foretrain.models.image_schema:Inception4File",
+            spec="foretrain.models.networks.inception4:Inception4",
+            build="foretrain.models.networks.inception4:build",
+        ),
+        "resnet": Architecture(
+            schema="foretrain.models.image_schema:ResNetFile",
+            spec="foretrain.models.networks.resnet:ResNet",
+            build="foretrain.models.networks.resnet:build",
+        ),
+        "densenet": Architecture(
+            schema="foretrain.models.image_schema:DenseNetFile",
+            spec="foretrain.models.networks.densenet:DenseNet",
+            build="foretrain.models.networks.densenet:build",
+        ),
+        "mobilenet-v2": Architecture(
+            schema="foretrain.models.image_schema:MobileNet2File",
+            spec="foretrain.models.networks.mobilenet:MobileNet2",
+            build="foretrain.models.networks.mobilenet:build",
+        ),
+        "shufflenet-v2": Architecture(
+            schema="foretrain.models.image_schema:ShuffleNet2File",
+            spec="foretrain.models.networks.shufflenet:ShuffleNet2",
+            build="foretrain.models.networks.shufflenet:build",
+        ),
+        "retinanet": Architecture(
+            schema="foretrain.models.image_schema:RetinaNetFile",
+            spec="foretrain.models.networks.retinanet:RetinaNet",
+            build="foretrain.models.networks.retinanet:build",
+        ),
+        "ssd": Architecture(
+            schema="foretrain.models.image_schema:SsdFile",
+            spec="foretrain.models.networks.ssd:Ssd",
+            build="foretrain.models.networks.ssd:build",
+        ),
+        "unet3d": Architecture(
+            schema="foretrain.models.image_schema:UNet3dFile",
+            spec="foretrain.models.networks.unet3d:UNet3d",
+            build="foretrain.models.networks.unet3d:build",
+        ),
+        "dlrm": Architecture(
+            schema="foretrain.models.sample_schema:DlrmFile",
+            spec="foretrain.models.networks.dlrm:Dlrm",
+            build="foretrain.models.networks.dlrm:build",
+        ),
+        "ncf": Architecture(
+            schema="foretrain.models.sample_schema:NcfFile",
+            spec="foretrain.models.networks.ncf:Ncf",
+            build="foretrain.models.networks.ncf:build",
+        ),
+        "wide-deep": Architecture(
+            schema="foretrain.models.sample_schema:WideDeepFile",
+            spec="foretrain.models.networks.wide_deep:WideDeep",
+            build="foretrain.models.networks.wide_deep:build",
+        ),
+        "gnmt": Architecture(
+            schema="foretrain.models.sample_schema:GnmtFile",
+            spec="foretrain.models.networks.gnmt:Gnmt",
+            build="foretrain.models.networks.gnmt:build",
+        ),
+        "deepspeech2": Architecture(
+            schema="foretrain.models.sample_schema:DeepSpeech2File",
+            spec="foretrain.models.networks.deepspeech2:DeepSpeech2",
+            build="foretrain.models.networks.deepspeech2:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""

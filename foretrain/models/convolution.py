@@ -14,7 +14,7 @@ class Conv(Op):
     """`out_channels` filters of `kernel` over `in_channels` maps of `in_size`, to maps of `out_size`; channels count all groups.
 
     A transposed convolution runs the passes of the plain one that leads back: its forward pass is that one's data gradient.
-    `input_grad` is off where the input is data. Tensor parallelism does not cut it.
+    `input_grad` is off where the input is data. A `shared` one has the filters of another. Tensor parallelism does not cut it.
     Source: Chetlur et al., cuDNN, arXiv:1410.0759, sections 2 and 3.
     """
 
@@ -31,11 +31,14 @@ class Conv(Op):
     trained: bool = True
     input_grad: bool = True
     saves_input: bool = True
+    shared: bool = False
     group: str = ""
 
     @property
     def parameters(self) -> int:
-        """Filters and biases."""
+        """Filters and biases; none where they are those of another op, which counts them."""
+        if self.shared:
+            return 0
         return self.in_channels * self.out_channels // self.groups * prod(self.kernel) + self.bias * self.out_channels
 
     @property
@@ -71,9 +74,7 @@ class Conv(Op):
         )  # fmt: skip
 
     def _pass(self, name: str, shape: Convolution, layout: Layout) -> Kernel:
-        maps = self.in_channels * prod(self.in_size) + self.out_channels * prod(self.out_size)
-        filters = self.in_channels * self.out_channels // self.groups * prod(self.kernel)
         return Kernel(
             name=name, kind=KernelKind.CONVOLUTION, flop=shape.flop, model_flop=shape.flop,
-            moved_bytes=(layout.micro_batch * maps + filters) * layout.element_bytes, convolution=shape,
+            moved_bytes=(shape.maps + shape.filters) * layout.element_bytes, convolution=shape,
         )  # fmt: skip

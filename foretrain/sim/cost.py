@@ -8,9 +8,15 @@ from math import ceil, log, log2, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
-from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind
+from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, KernelKind
 from foretrain.sim.clock import Point
+from foretrain.sim.convolution import convolver
 from foretrain.software.profile import Software
+
+REORDERS = 2
+"""Transposes around a convolution, one for each tensor of maps."""
+PARTIAL_BYTES = 4.0
+"""Partial sums are fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,8 @@ class Pricer:
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[Gemm | FusedAttention, float] = {}
+        self._known: dict[tuple[Gemm, float, bool], float] = {}
+        self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -78,17 +85,20 @@ class Pricer:
         memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest * point.memory_time
         floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
         bound = max(math_s, memory_s) / point.duty
-        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * kernel.launches
+        reordered_bytes, reorders = self._reordered(kernel)
+        reorder_s = self.stream_s(reordered_bytes, reorders) * self.slowest * point.memory_time / point.duty
+        launches = kernel.launches + reorders
+        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
         power = self.accelerator.power
         return Work(
             math_s=bound if by_math else 0.0,
-            memory_s=0.0 if by_math else bound,
+            memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=self.software.host.launch_s * kernel.launches,
+            host_s=self.software.host.launch_s * launches,
             math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
-            memory_j=kernel.moved_bytes * power.memory_j_per_byte,
-            busy_j=power.busy_w * point.busy_power * point.duty * (bound + overhead_s),
+            memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
+            busy_j=power.busy_w * point.busy_power * point.duty * (bound + reorder_s + overhead_s),
             flop=kernel.flop,
         )
 
@@ -105,19 +115,45 @@ class Pricer:
     def gemm_s(self, gemm: Gemm) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
 
+        In fp32, units that the tiles would leave idle share a tile; cuBLAS does not split the depth of products on matrix units.
+
         **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization).
         """
-        known = self._known.get(gemm)
+        return self._best_s(gemm, self.accelerator.matmul.depth_fill, splits=self.dtype == "fp32")
+
+    def _implicit_s(self, gemm: Gemm, fill: float) -> float:
+        """Return the math time of the product of a convolution, whose kernels have a fill of their own and split the depth."""
+        return self._best_s(gemm, fill, splits=True)
+
+    def _best_s(self, gemm: Gemm, fill: float, *, splits: bool) -> float:
+        """Return the time with the best tile.
+
+        Where the tiles leave most units idle and the depth `splits`, each of several units sums a part of it, and the parts are added up.
+
+        **Source:** NVIDIA, CUTLASS, efficient GEMM, "Parallelized Reductions" (split-K).
+        """
+        key = (gemm, fill, splits)
+        known = self._known.get(key)
         if known is None:
-            known = self._known[gemm] = min(self._tiled_s(gemm, index) for index in range(len(self.accelerator.matmul.tiles)))
+            tiles = range(len(self.accelerator.matmul.tiles))
+            known = self._known[key] = min(self._tiled_s(gemm, index, fill, splits=splits) for index in tiles)
         return known
 
-    def _tiled_s(self, gemm: Gemm, index: int) -> float:
+    def _tiled_s(self, gemm: Gemm, index: int, fill: float, *, splits: bool) -> float:
+        rows, columns = self.accelerator.matmul.tiles[index]
+        tiles = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns)
+        best, parts = self._waves_s(gemm.k, index, tiles, fill), 2
+        while splits and tiles * parts <= self.accelerator.compute_units:
+            added = self.stream_s(2.0 * parts * gemm.batch * gemm.m * gemm.n * PARTIAL_BYTES)
+            best, parts = min(best, self._waves_s(gemm.k / parts, index, tiles * parts, fill) + added), 2 * parts
+        return best
+
+    def _waves_s(self, depth: float, index: int, tiles: int, fill: float) -> float:
         curve, units = self.accelerator.matmul, self.accelerator.compute_units
         rows, columns = curve.tiles[index]
-        waves = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) / units
+        waves = tiles / units
         played = (1 - curve.wave_smoothing) * ceil(waves) + curve.wave_smoothing * max(1.0, waves)
-        tile_flop = 2.0 * rows * columns * (gemm.k + curve.depth_fill)
+        tile_flop = 2.0 * rows * columns * (depth + fill)
         rate = self._peak / units * curve.sustained.get(self.dtype, min(curve.sustained.values())) * curve.tile_efficiency[index]
         return played * tile_flop / (rate * self.software.matmul_scale)
 
@@ -132,13 +168,23 @@ class Pricer:
         efficiency = top * (1 - narrow * (1 - curve.narrow_head)) * call.keys / (call.keys + curve.half_length)
         return flop / (self._peak * efficiency)
 
+    def _convolution_s(self, call: Convolution) -> float:
+        return self.gemm_s(call.gemm) if self._convolver is None else self._convolver.math_s(call)
+
+    def _reordered(self, kernel: Kernel) -> tuple[float, int]:
+        """Return the bytes and launches of the transposes around a kernel."""
+        if kernel.convolution is None or self._convolver is None:
+            return 0.0, 0
+        moved = self._convolver.reordered_bytes(kernel)
+        return moved, REORDERS if moved else 0
+
     def _math_s(self, kernel: Kernel) -> float:
         if kernel.kind == KernelKind.STREAM:
             return 0.0
         if kernel.gemm is not None:
             return self.gemm_s(kernel.gemm) * kernel.launches
         if kernel.convolution is not None:
-            return self.gemm_s(kernel.convolution.gemm) * kernel.launches
+            return self._convolution_s(kernel.convolution) * kernel.launches
         if kernel.attention is not None:
             return self.attention_s(kernel.attention, kernel.flop)
         raise ModelError(f"kernel {kernel.name!r} does math but names neither a product nor an attention shape; give its op one of them")

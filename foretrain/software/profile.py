@@ -63,7 +63,8 @@ class Software:
     attention: Mapping[str, str]
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
-    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, optimizer."""
+    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, optimizer,
+    batch_norm_relu, batch_norm_add_relu, add_relu."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
@@ -82,4 +83,8 @@ class Software:
     """Device memory outside the allocator: context, communicators, workspaces."""
     fragmentation: float
     """Share of allocated memory that the allocator reserves beyond it."""
+    channels_last: bool = False
+    """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
+    winograd: bool = True
+    """Its library has Winograd's algorithm for convolutions (cuDNN 5 and later)."""
     assumed: tuple[str, ...] = ()

@@ -61,6 +61,8 @@ class SoftwareFile(ProfileFile):
     collective_scale: Number
     context_bytes: Number
     fragmentation: Number
+    channels_last: bool = False
+    winograd: bool = True
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:

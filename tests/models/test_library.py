@@ -102,6 +102,8 @@ def test_deepseek_predicts_a_token_further_where_it_is_asked(tmp_path: Path) -> 
 
 
 def test_the_library_holds_the_families() -> None:
-    """GPT-2, GPT-3, Megatron, BLOOM, MT-NLG, Llama 1 to 3, and those of transformers."""
+    """GPT-2, GPT-3, Megatron, BLOOM, MT-NLG, Llama 1 to 3, those of transformers; classic networks, detectors, recommenders."""
+    classic = {"lenet-5", "alexnet", "vgg-16", "googlenet", "inception-v3", "resnet-50", "retinanet", "ssd-resnet34", "unet3d"}
+    assert classic | {"dlrm", "dlrm-dcnv2", "ncf", "wide-and-deep", "gnmt", "deepspeech2"} <= set(list_models())
     wanted = {*EXACT, *ROUNDED, "gpt2-large", "gpt3-175b", "megatron-1.7b", "megatron-1008b", "mt-nlg-530b", "llama-65b", "llama2-70b"}
     assert wanted <= set(list_models())
