@@ -65,7 +65,8 @@ class Recurrent(Op):
         weight = gemm_kernel(f"{self.name}.wgrad", Gemm(batch=1, m=self._all, n=self.in_features, k=rows), element_bytes)
         own = gemm_kernel(f"{self.name}.state.wgrad", Gemm(batch=self.directions, m=self.width, n=self.hidden, k=rows), element_bytes)
         bias = stream_kernel(f"{self.name}.bias_grad", rows * self._all * element_bytes)
-        return (self._gates(f"{self.name}.gates.grad", layout, passes=2), state, data, weight, own, bias)
+        made = (self._gates(f"{self.name}.gates.grad", layout, passes=2), state, data)
+        return (*made, weight, own, bias) if self.trained else made
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, the gates and the states of every step."""

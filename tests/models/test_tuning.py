@@ -216,3 +216,16 @@ def counted(torch: Any, model: Any, *, decoder: bool) -> float:
     with FlopCounterMode(display=False) as counter:
         model(input_ids=tokens, use_cache=False, **more).logits.sum().backward()
     return float(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("name", ["resnet-50", "deepspeech2", "unet3d", "inception-v3", "vit-b-16", "bart-base", "mixtral-8x7b"])
+@pytest.mark.parametrize("place", ["embedding", "layers", "head"])
+def test_any_kind_of_model_trains_less_where_a_part_is_frozen(name: str, place: str) -> None:
+    """Fewer parameters, no more FLOPs, bytes and products of weight gradients than the frozen part's share."""
+    whole = load_model(name)
+    part = whole.frozen(place)
+    assert part.trained_parameters < whole.trained_parameters == whole.parameters
+    assert part.parameters == whole.parameters
+    assert part.flop_per_sample() <= whole.flop_per_sample()
+    blocks = {"embedding": part.prologue, "layers": tuple(block for block, _ in part.layers), "head": part.epilogue}[place]
+    assert not any("wgrad" in kernel.name for block in blocks for op in block.ops for kernel in op.backward(LAYOUT))
