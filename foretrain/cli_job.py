@@ -168,6 +168,8 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
     plan = Plan(
         tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
         micro_batch=layout.micro_batch, recompute=layout.recompute, order=layout.order,
+        cp=layout.cp, cp_mode=layout.cp_mode, cp_cut=layout.cp_cut, ep=layout.ep, expert_imbalance=layout.expert_imbalance,
+        capacity_factor=layout.capacity_factor,
     )  # fmt: skip
     plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
     name = settings["plan"].get("schedule", layout.schedule)

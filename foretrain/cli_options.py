@@ -54,6 +54,12 @@ class LayoutOptions:
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
     recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
+    cp: Annotated[int, typer.Option(help="Context-parallel ranks: each has a part of every sequence.")] = 1
+    cp_mode: Annotated[str, typer.Option(help="How attention joins the parts: ring, all-gather or ulysses.")] = "ring"
+    cp_cut: Annotated[str, typer.Option(help="balanced (a part from either end) or contiguous.")] = "balanced"
+    ep: Annotated[int, typer.Option(help="Ranks of dp × cp that share the experts of a mixture.")] = 1
+    expert_imbalance: Annotated[float, typer.Option(help="Tokens of the busiest expert-parallel rank over the mean.")] = 1.0
+    capacity_factor: Annotated[float | None, typer.Option(help="Tokens that every rank's experts take, over the mean.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class SimulateOptions:
     """What only a single prediction takes."""
 
     dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
-    unfold: Annotated[tuple[str, ...], typer.Option(help="Simulate rank by rank: dp or tp. Repeatable.", metavar="DIMENSION")] = ()
+    unfold: Annotated[tuple[str, ...], typer.Option(help="Simulate rank by rank: dp, tp or cp. Repeatable.", metavar="DIMENSION")] = ()
     detail: Annotated[str, typer.Option(help="segment, or op: every kernel.")] = "segment"
     json: Annotated[bool, typer.Option("--json", help="Print the prediction as JSON, in SI units.")] = False
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, timeline.json.gz, picture.png and .svg.", metavar="DIR")] = None

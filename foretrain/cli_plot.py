@@ -69,8 +69,8 @@ def read_nodes(text: str) -> list[int]:
 def _largest_job(options: JobOptions, layout: LayoutOptions, settings: dict[str, dict[str, str]], largest: Cluster) -> Job:
     """Return the job with the batch that the largest cluster can divide, where none was given."""
     model, plan = read_model(options, settings), read_plan(layout, settings)
-    copies = largest.accelerators // (plan.tp * plan.pp)
-    filled = fill(plan, largest) if copies and largest.accelerators % (plan.tp * plan.pp) == 0 else plan
+    copies = largest.accelerators // (plan.tp * plan.pp * plan.cp)
+    filled = fill(plan, largest) if copies and largest.accelerators % (plan.tp * plan.pp * plan.cp) == 0 else plan
     recipe, assumed = read_recipe(options, settings, model, filled)
     software, assumed_software = read_software(options, settings)
     return Job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from foretrain.charts.table import overflow, table
@@ -50,7 +51,7 @@ def refuse_endless(job: Job, detail: str) -> None:
         UsageError: where it would have more than `LONGEST_TIMELINE` slices.
     """
     plan = job.plan
-    ranks = plan.pp * (plan.dp if "dp" in plan.unfold else 1) * (plan.tp if "tp" in plan.unfold else 1)
+    ranks = plan.pp * prod(getattr(plan, name) for name in plan.unfold)
     kernels = sum(count * sum(1 for _ in block.ops) for block, count in job.model.blocks()) / plan.pp if detail == "op" else plan.vpp
     per_microbatch = 2 * ranks * kernels
     microbatches = job.recipe.global_batch // (plan.dp * plan.micro_batch)

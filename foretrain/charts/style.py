@@ -19,14 +19,16 @@ BLACK, DARK, GREY, LIGHT = "#222222", "#666666", "#B4B4B4", "#E4E4E4"
 
 CLASS_COLOURS = {
     "math": BLUE, "memory": SKY, "overhead": DARK,
-    "tensor_parallel": ORANGE, "pipeline_parallel": PURPLE, "data_parallel": VERMILION,
+    "tensor_parallel": ORANGE, "context_parallel": YELLOW, "expert_parallel": GREY, "pipeline_parallel": PURPLE,
+    "data_parallel": VERMILION,
     "bubble": LIGHT, "optimizer": GREEN, "host": BLACK,
 }
 """Colour of each class of the breakdown."""
 
 PHASE_COLOURS = {
     "forward": SKY, "backward": BLUE, "optimizer": GREEN,
-    "tensor_parallel": ORANGE, "pipeline_parallel": PURPLE, "data_parallel": VERMILION, "host": DARK, "other": GREY,
+    "tensor_parallel": ORANGE, "context_parallel": YELLOW, "expert_parallel": GREEN, "pipeline_parallel": PURPLE,
+    "data_parallel": VERMILION, "host": DARK, "other": GREY,
 }
 """Colour of each phase in a Gantt chart."""
 

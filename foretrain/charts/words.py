@@ -9,7 +9,8 @@ from foretrain.units import parse, show
 
 LABELS = {
     "math": "matrix math", "memory": "memory-bound kernels", "overhead": "kernel gaps",
-    "tensor_parallel": "tensor-parallel comm.", "pipeline_parallel": "pipeline comm.", "data_parallel": "data-parallel comm.",
+    "tensor_parallel": "tensor-parallel comm.", "context_parallel": "context-parallel comm.", "expert_parallel": "expert-parallel comm.",
+    "pipeline_parallel": "pipeline comm.", "data_parallel": "data-parallel comm.",
     "bubble": "pipeline bubble", "optimizer": "optimizer", "host": "host",
 }
 
@@ -32,6 +33,8 @@ def plan_line(prediction: Prediction) -> str:
 def plan_words(plan: Plan) -> str:
     """Return the degrees of a plan and whatever differs from plain."""
     words = [f"dp {plan.dp}", f"tp {plan.tp}", f"pp {plan.pp}"]
+    words += [f"cp {plan.cp} ({plan.cp_mode}{', contiguous' if plan.cp_cut == 'contiguous' else ''})"] * (plan.cp > 1)
+    words += [f"ep {plan.ep}" + _expert_words(plan)] * (plan.ep > 1)
     words += [f"vpp {plan.vpp}"] * (plan.vpp > 1)
     words += [f"ZeRO {plan.zero}" + (f" over {plan.shard}" if plan.shard else "")] * (plan.zero > 0)
     words += ["sequence parallel"] * plan.sequence_parallel
@@ -40,6 +43,12 @@ def plan_words(plan: Plan) -> str:
     words += [f"recompute {plan.recompute}"]
     words += [f"ranks in order {plan.order}"] * (plan.order != ORDERS[0])
     return ", ".join(words)
+
+
+def _expert_words(plan: Plan) -> str:
+    if plan.capacity_factor is not None:
+        return f" (capacity factor {plan.capacity_factor:g})"
+    return f" (imbalance {plan.expert_imbalance:g})" if plan.expert_imbalance > 1.0 else ""
 
 
 def recipe_line(prediction: Prediction) -> str:

@@ -49,8 +49,8 @@ class Adapter(Op):
         """Whether tensor parallelism divides them all: only one of the two."""
         return False
 
-    def parameters_per_rank(self, tp: int) -> float:
-        """Return the parameters that one of `tp` tensor-parallel ranks holds."""
+    def parameters_per_rank(self, tp: int, ep: int = 1) -> float:
+        """Return the parameters that one of `tp` tensor-parallel ranks holds; no adapter belongs to experts."""
         ins, outs = self._degrees(tp)
         return 0.0 if self.shared else self.rank * (self.in_features / ins + self.out_features / outs)
 
@@ -89,11 +89,11 @@ class Adapter(Op):
     def _shape(self, layout: Layout) -> tuple[int, int, int]:
         """Rows, inputs and outputs on one rank."""
         ins, outs = self._degrees(layout.tp)
-        rows = layout.micro_batch * self.tokens
+        rows = layout.rows(self.tokens)
         if self.cut == "none":
             rows = divided(rows, layout.sequence_cut)
         return rows, divided(self.in_features, ins), divided(self.out_features, outs)
 
     def _product(self, name: str, gemm: Gemm, wide: int, layout: Layout) -> Kernel:
-        share = 2.0 * layout.micro_batch * self.tokens * wide * self.rank / layout.tp
+        share = 2.0 * layout.micro_batch * self.tokens * wide * self.rank / (layout.tp * layout.cp)
         return gemm_kernel(f"{self.name}.{name}", gemm, layout.element_bytes, share)

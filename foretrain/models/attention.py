@@ -18,6 +18,17 @@ Source: Dao, FlashAttention-2, arXiv:2307.08691, section 4.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one call of a fused kernel computes of a head: `queries` against `keys`, `pairs` of them; a query meets `reach` at most."""
+
+    queries: int
+    keys: int
+    reach: int
+    pairs: float
+    causal: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoreAttention(Op):
     """Attention of `tokens` queries over as many keys, or over `key_tokens`, `heads` cut over tensor-parallel ranks.
 
@@ -63,7 +74,7 @@ class CoreAttention(Op):
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one fused kernel, or two batched products with softmax and dropout between them."""
         if layout.flash:
-            return (self._fused(layout, backward=False),)
+            return (self.fused(layout, self.whole(layout.cp), backward=False),)
         keys, scores = self._keys(), self.head_dim
         return (
             self._product("scores", self._rows(self.tokens, keys, scores, layout), scores, layout, self._bias_bytes(layout)),
@@ -76,7 +87,7 @@ class CoreAttention(Op):
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one fused kernel, or four batched products with the gradients of dropout and softmax between them."""
         if layout.flash:
-            return (self._fused(layout, backward=True),)
+            return (self.fused(layout, self.whole(layout.cp), backward=True),)
         tokens, keys, width, values = self.tokens, self._keys(), self.head_dim, self._values()
         queries, of_keys, of_values = (self.gradients is None or which in self.gradients for which in (0, 1, 2))
         values_grad = self._product("context.values_grad", self._rows(keys, values, tokens, layout), values, layout)
@@ -96,7 +107,7 @@ class CoreAttention(Op):
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes that selective recomputation would drop: 5·a·s²·b in 16 bits with dropout, fused 4·a·s·b."""
         if layout.flash:
-            return self._heads(layout) * self.tokens * STATISTIC_BYTES
+            return layout.rows(self.tokens) * divided(self.heads, layout.tp) * STATISTIC_BYTES
         # Without dropout the second product reads the softmax itself, which is saved once.
         per_score = 2 * layout.element_bytes + 1.0 if self.dropout else layout.element_bytes
         return self._scores(layout) * (per_score + (layout.element_bytes if self.softcap else 0.0))
@@ -112,7 +123,7 @@ class CoreAttention(Op):
         return self.head_dim if self.value_dim is None else self.value_dim
 
     def _scores(self, layout: Layout) -> float:
-        return float(self._heads(layout)) * self.tokens * self._keys()
+        return float(self._heads(layout)) * self.tokens * self._keys() / layout.cp
 
     def _reach(self) -> int:
         """Keys that a query may see, before the causal mask."""
@@ -153,34 +164,59 @@ class CoreAttention(Op):
         per_score = DROPOUT.forward * layout.element_bytes + 1.0
         return (stream_kernel(f"{self.name}.dropout{suffix}", self._scores(layout) * per_score),)
 
-    def _pairs(self) -> float:
-        """Query and key pairs of one head that a fused kernel computes: the triangle, or the band, that the mask leaves."""
-        reach = self._reach()
-        return self.tokens * reach - (reach * reach / 2 if self.causal else 0.0)
+    def pairs(self, first: int, last: int) -> float:
+        """Return the pairs of one head that a fused kernel computes for queries `first` to `last`: what the mask leaves of them."""
+        return self._pairs_below(last) - self._pairs_below(first)
 
-    def _fused(self, layout: Layout, *, backward: bool) -> Kernel:
-        heads, reach, keys = self._heads(layout), self._reach(), self._keys()
+    def _pairs_below(self, query: int) -> float:
+        """Return the pairs of the queries before one: the triangle, or the band, that the mask leaves."""
+        reach = self._reach()
+        if self.causal and query < reach:
+            return query * query / 2
+        return query * reach - (reach * reach / 2 if self.causal else 0.0)
+
+    def whole(self, ranks: int = 1) -> Part:
+        """Return all of it, or an even share of the queries of `ranks` ranks that have all keys."""
+        reach, keys = self._reach(), self._keys()
+        return Part(
+            queries=-(-self.tokens // ranks),
+            keys=keys,
+            reach=reach,
+            pairs=self._pairs_below(self.tokens) / ranks,
+            # A window narrower than the sequence is a band of full rows, not a triangle.
+            causal=self.causal and reach == self.tokens,
+        )
+
+    def key_elements(self, tp: int) -> int:
+        """Return the numbers of K and V together of one token on one tensor-parallel rank."""
+        return divided(self.kv_heads, tp) * (self.head_dim + self._values())
+
+    def query_elements(self, tp: int) -> int:
+        """Return the numbers of Q and of the result together of one token on one tensor-parallel rank."""
+        return divided(self.heads, tp) * (self.head_dim + self._values())
+
+    def result_elements(self, tp: int) -> int:
+        """Return the numbers of the result of one token on one tensor-parallel rank."""
+        return divided(self.heads, tp) * self._values()
+
+    def fused(self, layout: Layout, part: Part, *, backward: bool) -> Kernel:
+        """Return one call of a fused kernel; of the model's FLOPs it counts the share that its pairs are."""
+        heads = self._heads(layout)
         width, values = self.head_dim, self._values()
         key_heads = layout.micro_batch * divided(self.kv_heads, layout.tp)
-        flop = 2.0 * heads * self._pairs() * (width + values)
-        query_bytes = heads * self.tokens * (width + values) * layout.element_bytes
-        key_bytes = key_heads * keys * (width + values) * layout.element_bytes
+        flop = 2.0 * heads * part.pairs * (width + values)
+        query_bytes = heads * part.queries * (width + values) * layout.element_bytes
+        key_bytes = key_heads * part.keys * (width + values) * layout.element_bytes
         # Forward: Q, out and K, V. Backward: Q, out, dout, dQ and K, V, dK, dV. The statistics are written once and read once.
         moved = (query_bytes + key_bytes) * (2 if backward else 1)
-        asked = self._model_flop(width, layout) + self._model_flop(values, layout)
+        asked = (self._model_flop(width, layout) + self._model_flop(values, layout)) * (part.pairs / self._pairs_below(self.tokens))
         return Kernel(
             name=f"{self.name}.grad" if backward else self.name,
             kind=KernelKind.ATTENTION,
             flop=flop * (FUSED_BACKWARD if backward else 1.0),
             model_flop=asked * (2.0 if backward else 1.0),
-            moved_bytes=moved + heads * self.tokens * STATISTIC_BYTES,
+            moved_bytes=moved + heads * part.queries * STATISTIC_BYTES,
             attention=FusedAttention(
-                heads=heads,
-                queries=self.tokens,
-                keys=reach,
-                head_dim=width,
-                # A window narrower than the sequence is a band of full rows, not a triangle.
-                causal=self.causal and reach == self.tokens,
-                backward=backward,
+                heads=heads, queries=part.queries, keys=part.reach, head_dim=width, causal=part.causal, backward=backward
             ),
         )

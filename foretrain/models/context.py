@@ -23,6 +23,11 @@ class Context(Op):
     group: str = ""
 
     @property
+    def ordered(self) -> bool:
+        """Whether it joins the rows of a sample: each score needs all rows."""
+        return True
+
+    @property
     def parameters(self) -> int:
         """None."""
         return 0

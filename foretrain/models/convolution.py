@@ -35,6 +35,11 @@ class Conv(Op):
     group: str = ""
 
     @property
+    def ordered(self) -> bool:
+        """Whether it joins the rows of a sample: its windows overlap."""
+        return True
+
+    @property
     def parameters(self) -> int:
         """Filters and biases; none where they are those of another op, which counts them."""
         if self.shared:

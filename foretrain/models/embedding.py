@@ -54,4 +54,4 @@ class Embedding(Op):
         return 0.0
 
     def _rows_bytes(self, layout: Layout) -> float:
-        return layout.micro_batch * self.tokens * self.width * layout.element_bytes
+        return layout.rows(self.tokens) * self.width * layout.element_bytes

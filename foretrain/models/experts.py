@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from foretrain.models.matmul import Cut, divided
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
@@ -13,8 +14,9 @@ from foretrain.models.stream import stream_kernel
 class GroupedLinear(Op):
     """`experts` weights of `in_features` × `out_features`; each of `tokens` rows meets `per_token` of them.
 
-    Rows spread evenly over the experts; where there are fewer rows than experts, some see none and are not read. `column` cuts the
-    outputs over tensor-parallel ranks, `row` the inputs. The kernel's FLOPs are those of the rows that there are, however they divide.
+    Rows spread evenly over the experts, of which each of `ep` ranks has its share; where there are fewer rows than experts, some see
+    none and are not read. `column` cuts the outputs over tensor-parallel ranks, `row` the inputs. The kernel's FLOPs are those of the
+    rows that there are, however they divide.
     **Source:** Gale et al., MegaBlocks, arXiv:2211.15841, section 3 (no token is dropped, nothing padded to a capacity).
     """
 
@@ -65,11 +67,12 @@ class GroupedLinear(Op):
 
     def _routed(self, layout: Layout) -> int:
         """Rows of all experts together on one rank."""
-        return layout.micro_batch * self.tokens * self.per_token
+        routed = layout.rows(self.tokens) * self.per_token
+        return routed if layout.expert_load == 1.0 else ceil(routed * layout.expert_load)
 
     def _busy(self, layout: Layout) -> int:
         """Experts that have rows."""
-        return min(self.experts, self._routed(layout))
+        return min(self.experts // layout.ep, self._routed(layout))
 
     def _shape(self, layout: Layout) -> tuple[int, int, int]:
         """Rows, outputs and inputs of one expert on one rank."""
@@ -81,7 +84,8 @@ class GroupedLinear(Op):
     def _product(self, name: str, m: int, n: int, k: int, layout: Layout) -> Kernel:
         busy = self._busy(layout)
         flop = 2.0 * self._routed(layout) * self.in_features * self.out_features / layout.tp
+        asked = 2.0 * layout.micro_batch * self.tokens * self.per_token * self.in_features * self.out_features / (layout.tp * layout.cp)
         moved = busy * (m * k + k * n + m * n) * layout.element_bytes
         return Kernel(
-            name=name, kind=KernelKind.GEMM, flop=flop, model_flop=flop, moved_bytes=moved, gemm=Gemm(batch=busy, m=m, n=n, k=k)
+            name=name, kind=KernelKind.GEMM, flop=flop, model_flop=asked, moved_bytes=moved, gemm=Gemm(batch=busy, m=m, n=n, k=k)
         )

@@ -56,4 +56,4 @@ class CrossEntropy(Op):
         return self._logits(layout) * FP32_BYTES
 
     def _logits(self, layout: Layout) -> float:
-        return float(layout.micro_batch * self.tokens * divided(self.vocab, layout.tp if self.cut else 1, self.pad_to))
+        return float(layout.rows(self.tokens) * divided(self.vocab, layout.tp if self.cut else 1, self.pad_to))

@@ -94,11 +94,11 @@ class Linear(Op):
             elements += self.in_features / shared
         if self.saves_output:
             elements += self.out_features / (layout.tp if self.cut == "column" else layout.sequence_cut)
-        return layout.micro_batch * self.tokens * elements * layout.element_bytes
+        return layout.rows(self.tokens) * elements * layout.element_bytes
 
     def _shape(self, layout: Layout) -> tuple[int, int, int]:
         """Rows, outputs and inputs on one rank. Without a cut the rows are those of the rank's shard of the sequence."""
-        rows = layout.micro_batch * self.tokens
+        rows = layout.rows(self.tokens)
         if self.cut == "column":
             return rows, divided(self.out_features, layout.tp, self.pad_to), self.in_features
         if self.cut == "row":
@@ -107,5 +107,5 @@ class Linear(Op):
 
     def _product(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
         # An equal share of the model's FLOPs each, so that the ranks of a group sum to the model's whatever is padded or replicated.
-        share = 2.0 * layout.micro_batch * self.tokens * self.in_features * self.out_features / layout.tp
+        share = 2.0 * layout.micro_batch * self.tokens * self.in_features * self.out_features / (layout.tp * layout.cp)
         return gemm_kernel(name, gemm, layout.element_bytes, share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.model import Step
+from foretrain.models.ops import Boundary
 from foretrain.models.parts import Experts, Mlp
 from foretrain.models.patterns import COMBINE, DISPATCH, GATE_ROWS, ROUTE
 from foretrain.models.steps import Rows, activation, boundary, column, residual, row, whole
@@ -34,7 +35,7 @@ def _dense(name: str, dims: Mlp, rows: Rows) -> tuple[Step, ...]:
 def _experts(dims: Experts, rows: Rows) -> tuple[Step, ...]:
     """Return router, dispatch, the experts' two products and their weighted sum, then the shared experts.
 
-    All experts are on each rank, tensor parallelism cutting their width; tokens spread evenly over them.
+    Tensor parallelism cuts their width; where expert parallelism spreads them over ranks, tokens travel to them and back.
     Source: Fedus et al., Switch Transformers, arXiv:2101.03961, section 2; Gale et al., MegaBlocks, arXiv:2211.15841, section 3.
     """
     routed = rows.tokens * dims.per_token
@@ -44,18 +45,25 @@ def _experts(dims: Experts, rows: Rows) -> tuple[Step, ...]:
         whole("router", rows, dims.count, bias=dims.router_bias),
         _stream("route", rows.tokens * dims.count, ROUTE),
         _stream("dispatch", routed * rows.width, DISPATCH),
+        _swap("dispatch", routed * rows.width, "shared_up" if dims.shared is not None else ""),
         GroupedLinear(
             name="experts_up", tokens=rows.tokens, experts=dims.count, per_token=dims.per_token, in_features=rows.width,
             out_features=wide, bias=False, cut="column",
         ),
-        activation("activation", mlp, routed, copies=dims.count),
+        activation("activation", mlp, routed, experts=dims.count),
         GroupedLinear(
             name="experts_down", tokens=rows.tokens, experts=dims.count, per_token=dims.per_token, in_features=mlp.width,
             out_features=rows.width, bias=mlp.down_bias, cut="row",
         ),
+        _swap("combine", routed * rows.width, "shared_down" if dims.shared is not None else ""),
         _stream("combine", routed * rows.width, COMBINE),
         *_shared(dims, rows),
     )  # fmt: skip
+
+
+def _swap(name: str, elements: int, beside: str) -> Boundary:
+    """Return where rows change hands among the ranks that share the experts; a shared expert's product can run beside."""
+    return Boundary(name=f"experts.{name}", kind="exchange", elements=elements, among="experts", beside=beside)
 
 
 def _shared(dims: Experts, rows: Rows) -> tuple[Step, ...]:

@@ -33,6 +33,16 @@ class Layout:
     element_bytes: float = 2.0
     flash: bool = False
     fused: frozenset[str] = frozenset()
+    cp: int = 1
+    """Context-parallel ranks that share the rows of every sample."""
+    ep: int = 1
+    """Expert-parallel ranks that share the experts of every mixture."""
+    expert_load: float = 1.0
+    """Rows that the experts of one rank take over an even share of the routed ones."""
+
+    def rows(self, tokens: int) -> int:
+        """Return the rows of one micro-batch on one context-parallel rank, of `tokens` a sample."""
+        return -(-self.micro_batch * tokens // self.cp)
 
     @property
     def sequence_cut(self) -> int:
@@ -134,9 +144,10 @@ class Op(ABC):
     """One kernel-sized piece of work of a model, in shapes per sample.
 
     Every subclass is a final frozen dataclass with at least `name`. `parameters` counts the whole op; `parameters_cut` says whether
-    tensor parallelism divides them; frozen ones are not `trained`: they have no gradient and no optimizer state. Those of a
-    `sharded` op are spread over the data-parallel ranks for good and updated in backward. `group` marks the ops
-    that selective recomputation runs again (`core_attention`).
+    tensor parallelism divides them, `experts` to how many experts they belong, over which expert parallelism spreads them (0: to none);
+    frozen ones are not `trained`: they have no gradient and no optimizer state. Those of a `sharded` op are spread over the
+    data-parallel ranks for good and updated in backward. `group` marks the ops that selective recomputation runs again
+    (`core_attention`). An `ordered` op joins the rows of a sample by other means than attention: context parallelism cannot cut it.
     """
 
     name: str
@@ -151,9 +162,15 @@ class Op(ABC):
         def trained(self) -> bool: ...  # noqa: D102
         @property
         def sharded(self) -> bool: ...  # noqa: D102
+        @property
+        def experts(self) -> int: ...  # noqa: D102
+        @property
+        def ordered(self) -> bool: ...  # noqa: D102
     else:
         trained = True
         sharded = False
+        experts = 0
+        ordered = False
 
     @abstractmethod
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -167,9 +184,10 @@ class Op(ABC):
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes that one micro-batch keeps on one rank from forward to backward for this op."""
 
-    def parameters_per_rank(self, tp: int) -> float:
-        """Return the parameters that one of `tp` tensor-parallel ranks holds."""
-        return self.parameters / tp if self.parameters_cut else float(self.parameters)
+    def parameters_per_rank(self, tp: int, ep: int = 1) -> float:
+        """Return the parameters that one of `tp` tensor-parallel and `ep` expert-parallel ranks holds."""
+        held = self.parameters / tp if self.parameters_cut else float(self.parameters)
+        return held / ep if self.experts else held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +196,8 @@ class Boundary:
 
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
-    `exchange` swaps what each data-parallel rank has for what it needs, there and back: an all-to-all in both directions.
+    `exchange` swaps what each rank has for what it needs, there and back: an all-to-all in both directions, among the data-parallel
+    replicas or, free when ep = 1, the ranks that share the experts (`among`). `beside` names an op that it can run beside.
     `loss` is the vocabulary-parallel loss: three small all-reduces of `elements` fp32 numbers each, forward only (maximum, target
     logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.
@@ -188,5 +207,7 @@ class Boundary:
     kind: str
     elements: int
     """Per sample, of the whole tensor."""
+    among: str = "replicas"
+    beside: str = ""
     gradient: bool = True
     """Whether one comes back through it; not where nothing before it is trained."""

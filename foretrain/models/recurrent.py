@@ -41,6 +41,11 @@ class Recurrent(Op):
         return GATES[self.cell] * self.hidden
 
     @property
+    def ordered(self) -> bool:
+        """Whether it joins the rows of a sample: each step reads the state of the one before."""
+        return True
+
+    @property
     def parameters(self) -> int:
         """Weights of input and state, and, as cuDNN has it, a bias for each."""
         return self.directions * self.width * (self.in_features + self.hidden + 2)

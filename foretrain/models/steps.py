@@ -73,13 +73,13 @@ def residual(name: str, rows: Rows, *, dropout: bool, biases: int = 0) -> Stream
     )  # fmt: skip
 
 
-def activation(name: str, mlp: Mlp, tokens: int, *, copies: int = 1, split: Split = "tensor") -> Streaming:
-    """Return the activation of an MLP over `tokens` rows, with the bias of the product before it; `copies` have biases of their own."""
+def activation(name: str, mlp: Mlp, tokens: int, *, experts: int = 0, split: Split = "tensor") -> Streaming:
+    """Return the activation of an MLP over `tokens` rows, with the bias of the product before it; `experts` have their own."""
     fused, unfused = activation_traffic(mlp.activation, gated=mlp.gated)
     biases = 2 if mlp.gated else 1
     if mlp.up_bias:
         fused, unfused = fused.with_bias_gradient(biases), unfused.with_bias_gradient(biases)
     return Streaming(
         name=name, elements=tokens * mlp.width, split=split, pattern="swiglu" if mlp.gated else "bias_gelu", fused=fused, unfused=unfused,
-        parameters=copies * biases * mlp.width if mlp.up_bias else 0, parameters_cut=split == "tensor",
+        parameters=max(1, experts) * biases * mlp.width if mlp.up_bias else 0, parameters_cut=split == "tensor", experts=experts,
     )  # fmt: skip

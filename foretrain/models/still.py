@@ -43,6 +43,16 @@ class Still(Op):
         """Whether they are spread over the data-parallel ranks."""
         return self.op.sharded
 
+    @property
+    def experts(self) -> int:
+        """Those of the op."""
+        return self.op.experts
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it joins rows by other means than attention."""
+        return self.op.ordered
+
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the op's kernels."""
         return self.op.forward(layout)
@@ -55,6 +65,6 @@ class Still(Op):
         """Return nothing: no backward pass reads it."""
         return 0.0
 
-    def parameters_per_rank(self, tp: int) -> float:
+    def parameters_per_rank(self, tp: int, ep: int = 1) -> float:
         """Return what the op's rank holds."""
-        return self.op.parameters_per_rank(tp)
+        return self.op.parameters_per_rank(tp, ep)

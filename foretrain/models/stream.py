@@ -71,6 +71,8 @@ class Streaming(Op):
     parameters: int = 0
     parameters_cut: bool = False
     trained: bool = True
+    experts: int = 0
+    """Experts whose rows these are: where they are spread over ranks, so are the parameters, and one rank's load is theirs."""
     group: str = ""
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -99,7 +101,8 @@ class Streaming(Op):
 
     def _share(self, layout: Layout) -> float:
         """Elements of one micro-batch on one rank."""
-        return layout.micro_batch * self.elements / cut_of(self.split, layout)
+        even = layout.micro_batch * self.elements / (cut_of(self.split, layout) * layout.cp)
+        return even * layout.expert_load if self.experts else even
 
 
 def cut_of(split: Split, layout: Layout) -> int:

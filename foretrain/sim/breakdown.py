@@ -35,14 +35,24 @@ def breakdown(ranks: Sequence[Rank], segments: Sequence[Segment]) -> dict[str, f
     return total
 
 
+def _inline(rank: Rank, segments: Sequence[Segment]) -> dict[str, float]:
+    """Return the seconds of collectives inside the passes of one rank that ran behind compute."""
+    seconds = {TENSOR: 0.0}
+    for segment, count in zip(segments, rank.counts, strict=True):
+        if count:
+            for name, value in segment.hidden_s.items():
+                seconds[name] = seconds.get(name, 0.0) + value * count
+    return seconds
+
+
 def hidden(ranks: Sequence[Rank], segments: Sequence[Segment]) -> dict[str, float]:
     """Return the seconds of communication by kind that ran behind compute, averaged over accelerators."""
     weight = sum(rank.program.multiplicity for rank in ranks)
     total: dict[str, float] = {}
     for rank in ranks:
         share = rank.program.multiplicity / weight
-        inline = sum(segment.hidden_s * count for segment, count in zip(segments, rank.counts, strict=True) if count)
-        total[TENSOR] = total.get(TENSOR, 0.0) + inline * share
+        for name, value in _inline(rank, segments).items():
+            total[name] = total.get(name, 0.0) + value * share
         total[PIPELINE] = total.get(PIPELINE, 0.0) + max(0.0, rank.messages_s - rank.messages_exposed_s) * share
         for name, value in rank.moved.items():
             total[name] = total.get(name, 0.0) + max(0.0, value - rank.exposed.get(name, 0.0)) * share

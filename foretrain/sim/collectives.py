@@ -11,7 +11,7 @@ so time neither jumps nor falls as bytes grow.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.fabric import Fabric
@@ -78,6 +78,20 @@ def options(kind: str, span: Span, up: Fabric, out: Fabric, host: int, scale: fl
     group = Group(kind=kind, span=span, up=up, out=out, host=host, scale=scale)
     library = algorithms(up.library, "none" if group.crosses else up.topology)
     return tuple(option for algorithm in library for option in algorithm.options(group))
+
+
+def ring_send(size_bytes: float, span: Span, cluster: Cluster, scale: float = 1.0) -> TransferCost:
+    """Return the cost of one step of a ring: each rank of `span` sends to the next, the slowest hop sets the pace.
+
+    Of a group that lies over several domains one member in each sends out of it, and has the group's share of the NICs.
+    """
+    if span.ranks == 1:
+        return NOTHING
+    if span.domains == 1:
+        return send(size_bytes, cluster, crosses=False, flows=1, scale=scale)
+    groups = max(1, round(cluster.node.network_bytes_per_s / span.network_bytes_per_s))
+    cost = send(size_bytes, cluster, crosses=True, flows=groups, scale=scale)
+    return replace(cost, network_bytes_per_s=cost.network_bytes_per_s / span.per_domain)
 
 
 def send(size_bytes: float, cluster: Cluster, *, crosses: bool, flows: int, scale: float = 1.0) -> TransferCost:

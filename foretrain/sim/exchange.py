@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
 
 Instructions = list[Instruction]
+Pair = tuple[Instruction, Instruction]
+"""The start of a collective, and the wait for it."""
 
 
 class Exchange(ABC):
@@ -32,7 +34,7 @@ class Exchange(ABC):
         self.member = member
         self.classes = classes
         self._cache: dict[tuple[str, int, bool], Instructions] = {}
-        self._gathers: dict[tuple[int, int], Instruction] = {}
+        self._gathers: dict[tuple[int, int], Instructions] = {}
         """Waits for parameters that were gathered ahead, by chunk and first unit."""
         self._reductions: Instructions = []
         """Waits for reductions that run behind the last backward passes."""
@@ -89,27 +91,38 @@ class Exchange(ABC):
         group = (self.member.stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
         return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1)
 
-    def _reduction(self, name: str, parameters: float) -> list[tuple[Instruction, Instruction]]:
-        """Return the collectives that bring the gradients of `parameters` to where the optimizer needs them; none of no parameters."""
-        if not parameters:
-            return []
+    def _reduction(self, name: str, parameters: float, experts: float = 0.0) -> list[tuple[Instruction, Instruction]]:
+        """Return the collectives that bring the gradients of `parameters` to where the optimizer needs them; none of no parameters.
+
+        Those of `experts` among them are reduced over the ranks that hold the same experts.
+        """
         placement, stage = self.context.placement, self.member.stage
-        size = parameters * self.context.numbers.state.reduce_bytes
-        shards = placement.plan.shards
-        if shards == 1:
-            found = [self._collective(f"all-reduce {name}", "all_reduce", size, placement.data_span(stage))]
-        else:
-            found = [
-                self._collective(f"reduce-scatter {name}", "reduce_scatter", size, placement.shard_span(stage)),
-                self._collective(f"all-reduce {name}", "all_reduce", size / shards, placement.replica_span(stage)),
-            ]
+        dense, plan = parameters - experts, placement.plan
+        found = self._reduced(name, dense, plan.shards, placement.shard_span(stage), placement.replica_span(stage)) if dense else []
+        if experts:
+            spans = placement.expert_shard_span(stage), placement.expert_replica_span(stage)
+            found += self._reduced(f"experts' {name}", experts, plan.expert_shards, *spans)
         return [pair for pair in found if pair is not None]
 
-    def _gather(self, name: str, parameters: float) -> tuple[Instruction, Instruction] | None:
-        if not parameters:
-            return None
-        size = parameters * self.context.numbers.state.gather_bytes
-        return self._collective(f"all-gather {name}", "all_gather", size, self.context.placement.shard_span(self.member.stage))
+    def _reduced(self, name: str, parameters: float, shards: int, shard: Span, replica: Span) -> list[Pair | None]:
+        """Return the reduction over the ranks that share one copy, and over those that hold the same shard."""
+        size = parameters * self.context.numbers.state.reduce_bytes
+        if shards == 1:
+            return [self._collective(f"all-reduce {name}", "all_reduce", size, replica)]
+        return [
+            self._collective(f"reduce-scatter {name}", "reduce_scatter", size, shard),
+            self._collective(f"all-reduce {name}", "all_reduce", size / shards, replica),
+        ]
+
+    def _gather(self, name: str, parameters: float, experts: float = 0.0) -> list[tuple[Instruction, Instruction]]:
+        """Return the gathers of `parameters`, those of `experts` among them over the ranks that share a copy of the same experts."""
+        placement, stage = self.context.placement, self.member.stage
+        size = self.context.numbers.state.gather_bytes
+        found = [self._collective(f"all-gather {name}", "all_gather", (parameters - experts) * size, placement.shard_span(stage))]
+        if experts:
+            span = placement.expert_shard_span(stage)
+            found.append(self._collective(f"all-gather experts' {name}", "all_gather", experts * size, span))
+        return [pair for pair in found if pair is not None]
 
     def _tied(self) -> Instructions:
         """Return the all-reduce of the tied embedding's gradient between the first and last stage."""
@@ -119,7 +132,7 @@ class Exchange(ABC):
             return []
         size = placement.model.tied_parameters / plan.tp * self.context.numbers.state.reduce_bytes
         cost = self.context.cost("all_reduce", size, placement.tied_span(self.member.replica.replica))
-        group = (self.member.replica.replica * plan.tp + self.member.tensor) * 1_000_003 + 1
+        group = ((self.member.replica.replica * plan.cp + self.member.context) * plan.tp + self.member.tensor) * 1_000_003 + 1
         return list(self.context.start("all-reduce tied embedding", DATA, cost, group=group, members=2, stream=2))
 
 
@@ -134,7 +147,7 @@ class Replicated(Exchange):
     @property
     def last_apart(self) -> bool:
         """Whether gradients are reduced behind the last backward passes."""
-        return self.context.placement.plan.dp > 1 and self.context.software.overlap.gradient_reduce
+        return self.context.placement.plan.copies > 1 and self.context.software.overlap.gradient_reduce
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return the gathers of updated parameters that hide behind the first forward passes."""
@@ -142,20 +155,18 @@ class Replicated(Exchange):
             return ()
         issued: Instructions = []
         for chunk in range(len(self.work.state.units)):
-            for first, last, parameters in self._buckets(chunk):
-                pair = self._gather(f"parameters {chunk}.{first}-{last}", parameters)
-                if pair is not None:
-                    issued.append(pair[0])
-                    self._gathers[chunk, first] = pair[1]
+            for first, last, parameters, experts in self._buckets(chunk):
+                pairs = self._gather(f"parameters {chunk}.{first}-{last}", parameters, experts)
+                issued += [issue for issue, _ in pairs]
+                self._gathers[chunk, first] = [wait for _, wait in pairs]
         return tuple(issued)
 
     def _forward(self, chunk: int, *, first: bool) -> Instructions:
         if not first:
             return list(self.work.forward(chunk))
         result: Instructions = []
-        for start, stop, _ in self._buckets(chunk):
-            if (chunk, start) in self._gathers:
-                result.append(self._gathers[chunk, start])
+        for start, stop, _, _ in self._buckets(chunk):
+            result += self._gathers.get((chunk, start), [])
             result += self.work.forward(chunk, start, stop)
         return result
 
@@ -163,9 +174,9 @@ class Replicated(Exchange):
         if not last:
             return list(self.work.backward(chunk))
         result: Instructions = []
-        for start, stop, parameters in reversed(self._buckets(chunk)):
+        for start, stop, parameters, experts in reversed(self._buckets(chunk)):
             result += self.work.backward(chunk, start, stop)
-            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters):
+            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters, experts):
                 result.append(issue)
                 self._reductions.append(wait)
         return result
@@ -173,28 +184,30 @@ class Replicated(Exchange):
     def end(self) -> tuple[Instruction, ...]:
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
         result: Instructions = list(self._reductions)
-        if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
-            for pair in self._reduction("gradients", self.work.state.trained):
+        if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.copies > 1:
+            for pair in self._reduction("gradients", self.work.state.trained, self.work.state.experts_trained):
                 result += pair
         result += self._tied()
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
-            result += self._gather("parameters", self.work.state.trained) or ()
+            for pair in self._gather("parameters", self.work.state.trained, self.work.state.experts_trained):
+                result += pair
         return tuple(result)
 
-    def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:
-        """Return (first unit, last unit, trained parameters) of each gradient bucket of a chunk, in forward order."""
+    def _buckets(self, chunk: int) -> list[tuple[int, int, float, float]]:
+        """Return (first unit, last unit, trained parameters, experts' among them) of each gradient bucket, in forward order."""
         limit = self.context.software.overlap.gradient_bucket_bytes
         size = self.context.numbers.state.reduce_bytes
-        buckets: list[tuple[int, int, float]] = []
-        start, held = 0, 0.0
+        buckets: list[tuple[int, int, float, float]] = []
+        start, held, experts = 0, 0.0, 0.0
         for index, unit in enumerate(self.work.state.units[chunk]):
             held += unit.trained
+            experts += unit.experts_trained
             if held * size >= limit:
-                buckets.append((start, index + 1, held))
-                start, held = index + 1, 0.0
+                buckets.append((start, index + 1, held, experts))
+                start, held, experts = index + 1, 0.0, 0.0
         if start < len(self.work.state.units[chunk]):
-            buckets.append((start, len(self.work.state.units[chunk]), held))
+            buckets.append((start, len(self.work.state.units[chunk]), held, experts))
         return buckets
 
 
@@ -209,7 +222,7 @@ class FullySharded(Exchange):
     @property
     def last_apart(self) -> bool:
         """Whether the step ends with waiting for the last reduction."""
-        return self.context.placement.plan.dp > 1
+        return self.context.placement.plan.copies > 1
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return nothing: the first gather belongs to the first pass."""
@@ -231,22 +244,18 @@ class FullySharded(Exchange):
         if direction == "backward":
             order = [unit for unit in order if not units[unit].block.still]
         whole = [self._whole_bytes(unit, direction) for unit in units]
-        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
+        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters, units[unit].experts) for unit in order}
         result: Instructions = []
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
         for position, unit in enumerate(order):
             coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
             for other in coming:
                 result.append(Instruction(RESIZE, whole[other]))
-                pair = gathers[other]
-                if pair is not None:
-                    result.append(pair[0])
-            own = gathers[unit]
-            if own is not None:
-                result.append(own[1])
+                result += [issue for issue, _ in gathers[other]]
+            result += [wait for _, wait in gathers[unit]]
             result += self._compute(direction, chunk, unit)
             if direction == "backward":
-                result += self._reduce(chunk, unit, units[unit].trained, last=last)
+                result += self._reduce(chunk, unit, last=last)
             result.append(Instruction(RESIZE, -whole[unit]))
         return result
 
@@ -254,8 +263,9 @@ class FullySharded(Exchange):
         play = self.work.forward if direction == "forward" else self.work.backward
         return list(play(chunk, unit, unit + 1))
 
-    def _reduce(self, chunk: int, unit: int, parameters: float, *, last: bool) -> Instructions:
-        pairs = self._reduction(f"gradients {chunk}.{unit}", parameters)
+    def _reduce(self, chunk: int, unit: int, *, last: bool) -> Instructions:
+        made = self.work.state.units[chunk][unit]
+        pairs = self._reduction(f"gradients {chunk}.{unit}", made.trained, made.experts_trained)
         if not pairs:
             return []
         if last:
@@ -268,7 +278,11 @@ class FullySharded(Exchange):
         state = self.context.numbers.state
         if self.context.placement.plan.shards == 1:
             return 0.0
-        return unit.parameters * state.gather_bytes + (unit.trained * state.reduce_bytes if direction == "backward" else 0.0)
+        whole = self.context.placement.plan.expert_shards == 1  # experts that no other rank has a shard of are never gathered
+        parameters, trained = (
+            (unit.parameters - unit.experts, unit.trained - unit.experts_trained) if whole else (unit.parameters, unit.trained)
+        )
+        return parameters * state.gather_bytes + (trained * state.reduce_bytes if direction == "backward" else 0.0)
 
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:

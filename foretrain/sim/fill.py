@@ -15,25 +15,29 @@ def fill(plan: Plan, cluster: Cluster) -> Plan:
     Raises:
         PlanError: where tp × pp is more than the cluster has or does not divide it; the message names what would.
     """
-    copy, have = plan.tp * plan.pp, cluster.accelerators
+    copy, have = plan.tp * plan.pp * plan.cp, cluster.accelerators
     if copy > have:
         nodes = -(-copy // cluster.node.accelerators)
         raise PlanError(
-            f"tp={plan.tp} × pp={plan.pp} needs {copy} accelerators, but {cluster.name} has {have}; "
+            f"{_copy(plan)} needs {copy} accelerators, but {cluster.name} has {have}; "
             f"use at least {nodes} nodes or smaller degrees"
         )
     if have % copy:
         pairs = _nearest_degrees(plan, have)
         raise PlanError(
-            f"tp={plan.tp} × pp={plan.pp} = {copy} does not divide the {have} accelerators of {cluster.name}; use {pairs}, "
+            f"{_copy(plan)} = {copy} does not divide the {have} accelerators of {cluster.name}; use {pairs}, "
             "or give --dp to leave accelerators unused"
         )
     return replace(plan, dp=have // copy)
 
 
+def _copy(plan: Plan) -> str:
+    return f"tp={plan.tp} × pp={plan.pp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
+
+
 def _nearest_degrees(plan: Plan, have: int) -> str:
     """Return the pipeline degrees nearest to the plan's that divide the cluster at its tp, else the tp nearest at its pp."""
-    stages = [pp for pp in range(1, have // plan.tp + 1) if have % (plan.tp * pp) == 0]
+    stages = [pp for pp in range(1, have // (plan.tp * plan.cp) + 1) if have % (plan.tp * plan.cp * pp) == 0]
     if stages:
         near = sorted(sorted(stages, key=lambda pp: abs(pp - plan.pp))[:3])
         return f"pp of {', '.join(map(str, near))}"

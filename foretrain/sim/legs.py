@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.messages import TINY
 from foretrain.sim.rank import COALESCED, IDLE, LEGS, Rank, add, links_between
-from foretrain.sim.segment import HOST, TENSOR, Leg, Segment
+from foretrain.sim.segment import HOST, Leg, Segment
 
 if TYPE_CHECKING:
     from foretrain.sim.engine import Engine
@@ -156,7 +156,7 @@ class Legs:
         rank.host_wait_s += waited
         rest = stretch - waited
         if leg.transfer is not None or leg.device_s <= 0.0:
-            add(rank.extra, TENSOR, rest)
+            add(rank.extra, leg.kind, rest)
             return
         for name, seconds in leg.class_s.items():
             if name != HOST:

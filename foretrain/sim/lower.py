@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
+from foretrain.errors import PlanError
 from foretrain.models.ops import Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
+from foretrain.sim.context import MODES
 from foretrain.sim.cost import Pricer
 from foretrain.sim.exchange import exchange_for
 from foretrain.sim.expansion import Expansion
-from foretrain.sim.passes import Passes
+from foretrain.sim.passes import Passes, Spans
 from foretrain.sim.placement import Placement, ReplicaClass, Span
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
@@ -59,23 +62,29 @@ class Context:
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
+            cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
+        _refuse_unfused(plan, software, self.layout)
         self.governor = Governor(accelerator.power)
-        self._passes: dict[Span, Passes] = {}
+        self._passes: dict[tuple[Spans, int | None], Passes] = {}
         self.operations: dict[tuple[object, ...], tuple[Operation, Passes]] = {}
         """How passes are run, by what they are made of."""
-        self.work: dict[tuple[Span, int, int, int], StageWork] = {}
+        self.work: dict[tuple[object, ...], StageWork] = {}
         self.slots = count()
         self.played: dict[tuple[object, ...], tuple[Instruction, ...]] = {}
         """Passes and optimizer steps already made, by what they are made of: stages that run the same layers share their segments."""
 
-    def passes(self, span: Span) -> Passes:
-        """Return the priced passes for tensor-parallel groups that lie like `span`."""
-        if span not in self._passes:
-            placement = self.placement
-            data = placement.data_span(0)
-            self._passes[span] = Passes(self.pricer, self.layout, placement.cluster, span, placement.plan.recompute, data)
-        return self._passes[span]
+    def passes(self, span: Span, member: Member) -> Passes:
+        """Return the priced passes of a member whose tensor-parallel group lies like `span`."""
+        placement, plan = self.placement, self.placement.plan
+        spans = Spans(tensor=span, data=placement.data_span(0), context=placement.context_span(), expert=placement.expert_span())
+        rank = member.context if "cp" in plan.unfold else None
+        if (spans, rank) not in self._passes:
+            context = MODES[plan.cp_mode](contiguous=plan.cp_cut == "contiguous", rank=rank) if plan.cp > 1 else None
+            self._passes[spans, rank] = Passes(
+                self.pricer, self.layout, placement.cluster, spans, plan.recompute, context=context, busy=1.0 / plan.expert_imbalance
+            )
+        return self._passes[spans, rank]
 
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:
         """Return the cost of a collective under this software."""
@@ -109,6 +118,14 @@ class Context:
         return Instruction(ISSUE, len(self.collectives) - 1), Instruction(WAIT, slot)
 
 
+def _refuse_unfused(plan: Plan, software: Software, layout: Layout) -> None:
+    if plan.cp > 1 and plan.cp_mode != "ulysses" and not layout.flash:
+        raise PlanError(
+            f"cp_mode={plan.cp_mode} joins the blocks of a fused attention kernel, but {software.name} runs attention unfused on this "
+            "accelerator; use cp_mode=ulysses, or software with fused attention"
+        )
+
+
 def lower(placement: Placement, software: Software) -> Lowered:
     """Return the job of one training step."""
     context = Context(placement, software)
@@ -137,15 +154,19 @@ class Member:
     stage: int
     replica: ReplicaClass
     tensor: int
+    context: int
     flows: int
 
 
 def _members(placement: Placement) -> list[Member]:
-    tensor = range(placement.plan.tp) if "tp" in placement.plan.unfold else range(1)
+    plan = placement.plan
+    tensor = range(plan.tp) if "tp" in plan.unfold else range(1)
+    context = range(plan.cp) if "cp" in plan.unfold else range(1)
     return [
-        Member(stage=stage, replica=replica, tensor=t, flows=placement.flows(stage, replica, t))
+        Member(stage=stage, replica=replica, tensor=t, context=c, flows=placement.flows(stage, replica, t, c))
         for replica in placement.classes
         for stage in range(placement.plan.pp)
+        for c in context
         for t in tensor
     ]
 
@@ -153,7 +174,7 @@ def _members(placement: Placement) -> list[Member]:
 def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, int], Ends]:
     """Return for every (member, kind, chunk) the channels that it receives from and sends to."""
     plan = context.placement.plan
-    number = {(m.replica.replica, m.stage, m.tensor): index for index, m in enumerate(members)}
+    number = {(m.replica.replica, m.stage, m.context, m.tensor): index for index, m in enumerate(members)}
     into: dict[tuple[int, int, int], int] = {}
     out: dict[tuple[int, int, int], int] = {}
     costs: dict[tuple[bool, int, int], TransferCost] = {}
@@ -165,7 +186,7 @@ def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, i
             if not 0 <= following < plan.pp * plan.vpp:
                 continue
             stage, next_chunk = following % plan.pp, following // plan.pp
-            target = number[member.replica.replica, stage, member.tensor]
+            target = number[member.replica.replica, stage, member.context, member.tensor]
             elements = context.placement.message_elements(own, following)
             context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, elements, costs)))
             out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
@@ -187,13 +208,13 @@ def _message(
 def boundary_bytes(context: Context, elements: int) -> float:
     """Return the bytes that one rank sends of a tensor of so many elements per sample between two stages."""
     plan = context.placement.plan
-    size = elements * plan.micro_batch * context.numbers.element_bytes
+    size = elements * plan.micro_batch * context.numbers.element_bytes / plan.cp
     return size / (plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1)
 
 
 def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: bool) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
-    size = elements * plan.micro_batch * context.numbers.element_bytes
+    size = elements * plan.micro_batch * context.numbers.element_bytes / plan.cp
     cost = send(boundary_bytes(context, elements), placement.cluster, crosses=crosses, flows=member.flows)
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:
         return cost
@@ -204,10 +225,12 @@ def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: 
 def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, int, int], Ends]) -> Program:
     placement, plan, member = context.placement, context.placement.plan, members[index]
     span = placement.tensor_span(member.stage, member.replica.replica)
-    key = (span, member.stage, member.tensor, member.replica.replica if "tp" in plan.unfold else 0)
+    single = not plan.unfold.isdisjoint(("tp", "cp"))
+    key = (span, member.stage, member.tensor, member.context, member.replica.replica if single else 0)
     if key not in context.work:
-        context.work[key] = StageWork(context, member.stage, span, unfold_tensor="tp" in plan.unfold, replica=member.replica.replica)
-    exchange = exchange_for(context, context.work[key], member, len(placement.classes))
+        context.work[key] = StageWork(context, member, span)
+    simulated = len(placement.classes) * (plan.cp if "cp" in plan.unfold else 1)
+    exchange = exchange_for(context, context.work[key], member, simulated)
     order = plan.schedule.order(stage=member.stage, stages=plan.pp, chunks=plan.vpp, microbatches=placement.microbatches)
     ends = {(kind, chunk): channels[index, kind, chunk] for kind in (FORWARD, BACKWARD) for chunk in range(plan.vpp)}
     begin = Repeat(exchange.begin(), 1)
@@ -215,8 +238,8 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
     return Program(
         stage=member.stage,
         replica=member.replica.replica,
-        multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp),
-        node=placement.node(member.stage, member.replica.replica, member.tensor),
+        multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp) * (1 if "cp" in plan.unfold else plan.cp),
+        node=placement.node(member.stage, member.replica.replica, member.tensor, member.context),
         flows=member.flows,
         label=_label(plan.pp, placement, member),
         repeats=(begin, *passes, Repeat(exchange.end(), 1)),
@@ -227,6 +250,8 @@ def _label(stages: int, placement: Placement, member: Member) -> str:
     parts = [f"stage {member.stage}" if stages > 1 else "rank"]
     if len(placement.classes) > 1:
         parts.append(f"replica {member.replica.replica}")
+    if "cp" in placement.plan.unfold:
+        parts.append(f"context {member.context}")
     if "tp" in placement.plan.unfold:
         parts.append(f"tensor {member.tensor}")
     return " ".join(parts)

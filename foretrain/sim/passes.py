@@ -6,17 +6,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
+from foretrain.models.attention import CoreAttention
 from foretrain.models.model import Block, Step
-from foretrain.models.ops import Boundary, Kernel, Layout
+from foretrain.models.ops import Boundary, Kernel, Layout, Op
+from foretrain.models.still import Still
 from foretrain.sim.clock import Point
-from foretrain.sim.collectives import NOTHING, TransferCost, collective
+from foretrain.sim.collectives import NOTHING, TransferCost, collective, ring_send
+from foretrain.sim.context import ContextMode
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
-from foretrain.sim.segment import DATA, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
+from foretrain.sim.segment import CONTEXT, DATA, EXPERT, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking, joined
 
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """How the groups lie that one rank communicates with inside its passes; `data` are all replicas, None where nothing is swapped."""
+
+    tensor: Span
+    data: Span | None = None
+    context: Span | None = None
+    expert: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,22 +42,34 @@ class BlockPass:
 
 
 class Passes:
-    """Prices the passes of blocks for one layout, tensor span and recompute policy; each block once."""
+    """Prices the passes of blocks for one layout, groups and recompute policy; each block once.
 
-    def __init__(self, pricer: Pricer, layout: Layout, cluster: Cluster, tensor: Span, recompute: str, data: Span | None = None) -> None:
-        self.data = data
-        """The data-parallel replicas, over which exchanges run."""
+    `context` attends across context-parallel ranks; `busy` is the share of the experts' work that a rank has which stands for all.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a pass depends on
+        self, pricer: Pricer, layout: Layout, cluster: Cluster, spans: Spans, recompute: str, *, context: ContextMode | None, busy: float
+    ) -> None:
         self.pricer = pricer
         self.layout = layout
         self.cluster = cluster
-        self.tensor = tensor
+        self.spans = spans
+        self.context = context
+        self.busy = busy
         self.recompute = recompute
         self._forward: dict[tuple[int, bool], BlockPass] = {}
         self._backward: dict[tuple[int, bool], BlockPass] = {}
 
     def at(self, point: Point) -> Passes:
         """Return the same passes at another operating point."""
-        return Passes(self.pricer.at(point), self.layout, self.cluster, self.tensor, self.recompute, self.data)
+        return Passes(
+            self.pricer.at(point), self.layout, self.cluster, self.spans, self.recompute, context=self.context, busy=self.busy
+        )  # fmt: skip
+
+    def like(self, other: Passes) -> bool:
+        """Tell whether these are the same passes at another operating point."""
+        own, others = (self.spans, self.context, self.pricer.slowest), (other.spans, other.context, other.pricer.slowest)
+        return own == others
 
     def forward(self, block: Block, *, layer: bool) -> BlockPass:
         """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
@@ -52,7 +77,7 @@ class Passes:
         if key not in self._forward:
             kept = self._policy(layer).kept_bytes(block, self.layout)
             legs = tuple(self._forward_legs(block.steps))
-            self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept)
+            self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept + self._buffers(block, backward=False))
         return self._forward[key]
 
     def backward(self, block: Block, *, layer: bool) -> BlockPass:
@@ -64,7 +89,7 @@ class Passes:
             legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
             full = sum(op.saved_bytes(self.layout) for op in block.ops)
             kept = policy.kept_bytes(block, self.layout)
-            self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full))
+            self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full) + self._buffers(block, backward=True))
         return self._backward[key]
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
@@ -75,26 +100,51 @@ class Passes:
         """Return time that the device spends waiting for the host."""
         return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
 
-    def comm_leg(
-        self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0, over: Span | None = None
-    ) -> tuple[Leg, ...]:
-        """Return an inline collective, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free.
+    def waiting(self, leg: Leg, busy: float, kind: str) -> Leg:
+        """Return a leg that works a share `busy` of its time and waits for other ranks in the rest, which is of class `kind`."""
+        if busy == 1.0:
+            return leg
+        waited = leg.device_s * (1.0 - busy)
+        return replace(
+            leg, flop=leg.flop * busy, joules={part: joules * busy for part, joules in leg.joules.items()},
+            class_s={**{name: seconds * busy for name, seconds in leg.class_s.items()}, kind: waited},
+        )  # fmt: skip
 
-        It runs over the tensor-parallel group, or `over` another.
-        """
-        cost = collective(kind, size_bytes, over or self.tensor, self.cluster, self.pricer.software.collective_scale)
+    def comm_leg(
+        self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0
+    ) -> tuple[Leg, ...]:
+        """Return a collective of the tensor-parallel group, less what (of `most` of it) runs beside `hidden_by`."""
+        return self.transfer_leg(name, self._collective(kind, size_bytes, self.spans.tensor), TENSOR, hidden_by, most)
+
+    def context_leg(self, name: str, kind: str, size_bytes: float) -> tuple[Leg, ...]:
+        """Return a collective of the context-parallel group."""
+        return self.transfer_leg(name, self._collective(kind, size_bytes, self.spans.context), CONTEXT)
+
+    def ring_leg(self, name: str, size_bytes: float, hidden_by: Leg | None) -> tuple[Leg, ...]:
+        """Return one step of a ring of context-parallel ranks, less what runs beside `hidden_by`."""
+        span = self.spans.context
+        cost = NOTHING if span is None else ring_send(size_bytes, span, self.cluster, self.pricer.software.collective_scale)
+        return self.transfer_leg(name, cost, CONTEXT, hidden_by)
+
+    def _collective(self, kind: str, size_bytes: float, span: Span | None) -> TransferCost:
+        return NOTHING if span is None else collective(kind, size_bytes, span, self.cluster, self.pricer.software.collective_scale)
+
+    def transfer_leg(
+        self, name: str, cost: TransferCost, kind: str, hidden_by: Leg | None = None, most: float = 1.0
+    ) -> tuple[Leg, ...]:
+        """Return an inline transfer of class `kind`, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free."""
         if cost.total_s == 0.0:
             return ()
         hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
         launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
-        kind_of = TENSOR if over is None else DATA
         power = self.pricer.accelerator.power
         # The kernel of the collective keeps the compute units awake while nothing else runs.
         joules = {"links": cost.wire_bytes * power.link_j_per_byte, "busy": power.busy_w * self.pricer.point.busy_power * rest}
         leg = Leg(
-            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={kind_of: rest} if rest else {},
-            joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,
+            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={kind: rest} if rest else {},
+            joules=joules, transfer=_shortened(cost, rest), kind=kind,
+            hidden_s={kind: hidden} if hidden else {},
         )  # fmt: skip
         slowed = self.slowed_leg(hidden)
         if not self.pricer.software.host.blocking:
@@ -114,14 +164,19 @@ class Passes:
     def _forward_legs(self, steps: Iterable[Step]) -> list[Leg]:
         legs: list[Leg] = []
         feeding: Boundary | None = None
+        steps = tuple(steps)
         for step in steps:
+            if isinstance(step, Boundary) and step.kind == "exchange":
+                legs += self._exchange(step, steps, backward=False)
+                feeding = None
+                continue
             if isinstance(step, Boundary):
                 feeding = step if self._pipelined and step.kind == "enter" else None
                 if feeding is None:
                     beside = legs[-1] if self._pipelined and legs else None
                     legs += self._boundary(step, backward=False, beside=beside, most=self._chunked)
                 continue
-            kernels = [self.compute_leg(kernel) for kernel in step.forward(self.layout)]
+            kernels = self._op_legs(step, backward=False)
             legs += [*self._fed(feeding, kernels, backward=False), *kernels]
             feeding = None
         return legs
@@ -130,16 +185,34 @@ class Passes:
         legs: list[Leg] = []
         feeding: Boundary | None = None
         for step in reversed(steps):
+            if isinstance(step, Boundary) and step.kind == "exchange":
+                legs += self._exchange(step, steps, backward=True)
+                feeding = None
+                continue
             if isinstance(step, Boundary):
                 feeding = step if self._pipelined and step.kind == "leave" else None
                 if feeding is None:
                     beside = legs[-1] if self.pricer.software.overlap.tensor_backward and len(legs) > 1 else None
                     legs += self._boundary(step, backward=True, beside=beside, before=legs[-2] if beside is not None else None)
                 continue
-            kernels = [self.compute_leg(kernel) for kernel in step.backward(self.layout)]
+            kernels = self._op_legs(step, backward=True)
             legs += [*self._fed(feeding, kernels, backward=True), *kernels]
             feeding = None
         return legs
+
+    def _op_legs(self, op: Op, *, backward: bool) -> list[Leg]:
+        core = op.op if isinstance(op, Still) and not backward else op
+        if self.context is not None and isinstance(core, CoreAttention):
+            return self.context.backward(core, self) if backward else self.context.forward(core, self)
+        legs = [self.compute_leg(kernel) for kernel in (op.backward if backward else op.forward)(self.layout)]
+        return [self.waiting(leg, self.busy, EXPERT) for leg in legs] if op.experts else legs
+
+    def _buffers(self, block: Block, *, backward: bool) -> float:
+        """Return the largest bytes of other ranks' keys and values that an attention of the block holds at a time."""
+        if self.context is None:
+            return 0.0
+        cores = (op for op in block.ops if isinstance(op, CoreAttention))
+        return max((self.context.buffer_bytes(op, self.layout, backward=backward) for op in cores), default=0.0)
 
     @property
     def _pipelined(self) -> bool:
@@ -152,7 +225,7 @@ class Passes:
     @property
     def _chunked(self) -> float:
         """The share of a pipelined collective that can hide: one of its tp chunks has nothing to run beside."""
-        return 1.0 - 1.0 / self.tensor.ranks
+        return 1.0 - 1.0 / self.spans.tensor.ranks
 
     def _fed(self, boundary: Boundary | None, kernels: Sequence[Leg], *, backward: bool) -> tuple[Leg, ...]:
         """Return the gather that feeds the product among `kernels`, less what runs beside it."""
@@ -170,20 +243,50 @@ class Passes:
         parallelism the gather of the saved input beside the data-gradient product (`before`).
         Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
         """
-        size = step.elements * self.layout.micro_batch * self.layout.element_bytes
-        name = f"{step.name} {'backward' if backward else 'forward'}"
-        if step.kind == "exchange":
-            return () if backward and not step.gradient else self.comm_leg(name, "all_to_all", size, over=self.data)
+        size, name = self._tensor_bytes(step), _directed(step, backward=backward)
         if self.layout.tp == 1 or (backward and not step.gradient):
             return ()
         if step.kind == "loss":
-            small = step.elements * self.layout.micro_batch * 4.0
+            small = step.elements * self.layout.micro_batch * 4.0 / self.layout.cp
             return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
             gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward and self.layout.sequence_parallel else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
             return (*gather, *self.comm_leg(name, kind, size, beside, most))
         return self.comm_leg(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
+
+    def _tensor_bytes(self, step: Boundary) -> float:
+        """Return the bytes of a boundary's tensor that one micro-batch has on one context-parallel rank."""
+        return step.elements * self.layout.micro_batch * self.layout.element_bytes / self.layout.cp
+
+    def _exchange(self, step: Boundary, steps: Sequence[Step], *, backward: bool) -> tuple[Leg, ...]:
+        """Return an all-to-all among the replicas, or among the ranks that share the experts.
+
+        Tensor-parallel ranks hold the same rows: each sends its share to the experts' ranks, and they gather what came among themselves;
+        on the way back they reduce it first.
+        Source: Singh et al., DeepSpeed-TED, arXiv:2303.06318, section 5.1 (duplicate tokens are dropped).
+        """
+        if backward and not step.gradient:
+            return ()
+        size, name = self._tensor_bytes(step), _directed(step, backward=backward)
+        if step.among == "replicas":
+            return self.transfer_leg(name, self._collective("all_to_all", size, self.spans.data), DATA)
+        if self.layout.ep == 1:
+            return ()
+        size *= self.layout.expert_load
+        swap = self._collective("all_to_all", size / self.layout.tp, self.spans.expert)
+        legs = self.transfer_leg(name, swap, EXPERT, self._beside(step, steps, backward=backward))
+        away = step.name.endswith("dispatch") is not backward
+        if away:
+            return (*legs, *self.comm_leg(f"{name} tensor", "all_gather", size))
+        return (*self.comm_leg(f"{name} tensor", "reduce_scatter", size), *legs)
+
+    def _beside(self, step: Boundary, steps: Sequence[Step], *, backward: bool) -> Leg | None:
+        """Return the product of the shared experts that an exchange runs beside, where the software does so."""
+        if not self.pricer.software.overlap.expert_exchange:
+            return None
+        op = next((other for other in steps if isinstance(other, Op) and other.name == step.beside), None)
+        return None if op is None else joined(self._op_legs(op, backward=backward), op.name)
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}
@@ -196,6 +299,10 @@ class Passes:
 
     def _policy(self, layer: bool) -> Recomputation:  # noqa: FBT001 - a key, as in forward and backward
         return recomputation(self.recompute, self.pricer.software.selective) if layer else NOTHING_AGAIN
+
+
+def _directed(step: Boundary, *, backward: bool) -> str:
+    return f"{step.name} {'backward' if backward else 'forward'}"
 
 
 def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
 
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
+from foretrain.sim.cuts import check_context, check_experts
+from foretrain.sim.divisors import closest, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 
@@ -75,33 +78,35 @@ class Placement:
     microbatches: int
     classes: tuple[ReplicaClass, ...]
     strides: Mapping[str, int]
-    """Ranks between neighbours along tp, dp and pp."""
+    """Ranks between neighbours along tp, cp, dp and pp."""
 
-    def rank(self, stage: int, replica: int, t: int = 0) -> int:
+    def rank(self, stage: int, replica: int, t: int = 0, c: int = 0) -> int:
         """Return the global rank of a coordinate."""
         strides = self.strides
-        return stage * strides["pp"] + replica * strides["dp"] + t * strides["tp"]
+        return stage * strides["pp"] + replica * strides["dp"] + t * strides["tp"] + c * strides["cp"]
 
-    def node(self, stage: int, replica: int, t: int = 0) -> int:
+    def node(self, stage: int, replica: int, t: int = 0, c: int = 0) -> int:
         """Return the node that a coordinate sits on."""
-        return self.rank(stage, replica, t) // self.cluster.node.accelerators
+        return self.rank(stage, replica, t, c) // self.cluster.node.accelerators
 
     def domain(self, stage: int, replica: int) -> int:
         """Return the scale-up domain of the first tensor rank of a coordinate."""
         return self.rank(stage, replica) // self.cluster.node.scale_up.domain
 
-    def flows(self, stage: int, replicas: ReplicaClass, t: int = 0) -> int:
+    def flows(self, stage: int, replicas: ReplicaClass, t: int = 0, c: int = 0) -> int:
         """Return how many ranks on its node a simulated rank stands for: they do the same, so they share the node's NICs."""
-        home = self.node(stage, replicas.replica, t)
-        alike = range(t, t + 1) if "tp" in self.plan.unfold else range(self.plan.tp)
+        home, unfold = self.node(stage, replicas.replica, t, c), self.plan.unfold
+        tensor = range(t, t + 1) if "tp" in unfold else range(self.plan.tp)
+        context = range(c, c + 1) if "cp" in unfold else range(self.plan.cp)
+        alike = tuple(product(tensor, context))
         if len(self.classes) == 1:
-            return sum(self._replicas_on(home, stage, other) for other in alike)
-        return sum(self.node(stage, replica, other) == home for replica in replicas.members for other in alike)
+            return sum(self._replicas_on(home, stage, *other) for other in alike)
+        return sum(self.node(stage, replica, *other) == home for replica in replicas.members for other in alike)
 
-    def _replicas_on(self, node: int, stage: int, t: int) -> int:
-        """Return how many replicas have their rank (stage, t) on a node."""
+    def _replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
+        """Return how many replicas have their rank (stage, t, c) on a node."""
         size, stride, dp = self.cluster.node.accelerators, self.strides["dp"], self.plan.dp
-        below = [-((self.rank(stage, 0, t) - start * size) // stride) for start in (node, node + 1)]
+        below = [-((self.rank(stage, 0, t, c) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
     def input_elements(self, chunk: int) -> int:
@@ -120,17 +125,39 @@ class Placement:
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
 
     def data_span(self, stage: int) -> Span:
-        """Return the span of all data-parallel replicas of a stage."""
-        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.dp)
+        """Return the span of all ranks of a stage that hold the same parameters."""
+        return self._span(self.rank(stage, 0), self._between_copies, self.plan.copies)
 
     def shard_span(self, stage: int) -> Span:
         """Return the span of the ranks that share one copy of the sharded state."""
-        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.shards)
+        return self._span(self.rank(stage, 0), self._between_copies, self.plan.shards)
 
     def replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard."""
         shards = self.plan.shards
-        return self._span(self.rank(stage, 0), self.strides["dp"] * shards, self.plan.dp // shards)
+        return self._span(self.rank(stage, 0), self._between_copies * shards, self.plan.copies // shards)
+
+    def context_span(self) -> Span:
+        """Return the span of the ranks that share the rows of a sample."""
+        return self._span(0, self.strides["cp"], self.plan.cp)
+
+    def expert_span(self) -> Span:
+        """Return the span of the ranks that share the experts."""
+        return self._span(0, self._between_copies, self.plan.ep)
+
+    def expert_shard_span(self, stage: int) -> Span:
+        """Return the span of the ranks that share one copy of the sharded state of the same experts."""
+        return self._span(self.rank(stage, 0), self._between_copies * self.plan.ep, self.plan.expert_shards)
+
+    def expert_replica_span(self, stage: int) -> Span:
+        """Return the span of the ranks that hold the same shard of the same experts."""
+        apart = self.plan.ep * self.plan.expert_shards
+        return self._span(self.rank(stage, 0), self._between_copies * apart, self.plan.copies // apart)
+
+    @property
+    def _between_copies(self) -> int:
+        """Ranks between neighbours among those that hold the same parameters: cp and dp stand side by side."""
+        return min(self.strides["dp"], self.strides["cp"]) if self.plan.cp > 1 else self.strides["dp"]
 
     def tied_span(self, replica: int) -> Span:
         """Return the span of the first and last stage of one replica, which share the embedding."""
@@ -153,39 +180,35 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     _check_unfolding(plan)
     _check_tensor(model, plan)
     _check_sharding(plan)
+    check_context(model, plan)
+    check_experts(model, plan)
     _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
     layers = _cut(model, plan)
     return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
 
 
-def divisors(number: int) -> list[int]:
-    """Return all divisors in rising order."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-
-
-def closest(wanted: int, options: list[int], count: int = 4) -> str:
-    """Return the options nearest to what was asked, in rising order, for a message."""
-    return ", ".join(str(option) for option in sorted(sorted(options, key=lambda option: abs(option - wanted))[:count]))
-
-
 def _check_size(cluster: Cluster, plan: Plan) -> None:
     if plan.ranks > cluster.accelerators:
         per_node = cluster.node.accelerators
         raise PlanError(
-            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} needs {plan.ranks} accelerators, but {cluster.name} has "
+            f"{_degrees(plan)} needs {plan.ranks} accelerators, but {cluster.name} has "
             f"{cluster.accelerators}; use at least {-(-plan.ranks // per_node)} nodes or smaller degrees"
         )
     if cluster.scale_out.topology == "none" and plan.ranks > cluster.domain:
         raise PlanError(
-            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} is {plan.ranks} accelerators, but {cluster.name} has no network beyond "
+            f"{_degrees(plan)} is {plan.ranks} accelerators, but {cluster.name} has no network beyond "
             f"{cluster.domain} (scale_out topology none); use smaller degrees, or give it a network"
         )
 
 
+def _degrees(plan: Plan) -> str:
+    return f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
+
+
 def _check_unfolding(plan: Plan) -> None:
     """Refuse to play more ranks one by one than memory and patience hold."""
-    played = plan.pp * (plan.dp if "dp" in plan.unfold else 1) * (plan.tp if "tp" in plan.unfold else 1)
+    played = plan.pp * prod(getattr(plan, name) for name in plan.unfold)
     if plan.unfold and played > LARGEST_UNFOLDED:
         raise PlanError(
             f"unfold={','.join(sorted(plan.unfold))} would play {played:,} ranks one by one, above {LARGEST_UNFOLDED:,}; "
@@ -217,16 +240,24 @@ def _check_sharding(plan: Plan) -> None:
         return
     if plan.zero == 0:
         raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
-    if plan.shard < 1 or plan.dp % plan.shard:
-        raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
+    if plan.shard < 1 or plan.copies % plan.shard:
+        over = f"dp={plan.dp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
+        raise PlanError(f"shard={plan.shard} does not divide {over}; use one of {closest(plan.shard, divisors(plan.copies))}")
 
 
 def _check_order(cluster: Cluster, plan: Plan) -> None:
-    """Refuse an order that puts the tensor-parallel ranks of a replica at unlike places: they could not keep in step."""
+    """Refuse an order that puts ranks of a replica, or of a group that meets in every layer, at unlike places."""
     domain, strides = cluster.node.scale_up.domain, plan.strides
-    if plan.tp == 1 or strides["tp"] == 1:
+    joined = plan.cp > 1 or plan.ep > 1
+    if not joined and (plan.tp == 1 or strides["tp"] == 1):
         return
-    straddling = [block for block in strides.values() if block < plan.ranks and not _aligned(block, domain)]
+    blocks = [*strides.values(), *((min(strides["cp"], strides["dp"]) * plan.ep,) if plan.ep > 1 else ())]
+    straddling = [block for block in blocks if block < plan.ranks and not _aligned(block, domain)]
+    if straddling and joined:
+        raise PlanError(
+            f"{_degrees(plan)}{f' × ep={plan.ep}' if plan.ep > 1 else ''} puts ranks in blocks of {straddling[0]}, which straddle "
+            f"scale-up domains of {domain}; use degrees whose products divide {domain} or are multiples of it"
+        )
     if straddling:
         raise PlanError(
             f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "

@@ -11,19 +11,30 @@ from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
 RECOMPUTE = ("none", "selective", "full")
-UNFOLD = ("dp", "tp")
-ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
-"""Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine."""
+UNFOLD = ("dp", "tp", "cp")
+_BASE_ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
+ORDERS = (*_BASE_ORDERS, *(order.replace("dp", both) for both in ("cp-dp", "dp-cp") for order in _BASE_ORDERS))
+"""Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine. The ranks of cp and
+dp hold the same parameters and stand side by side; where cp is not named, it comes right before dp."""
+CP_MODES = ("ring", "all-gather", "ulysses")
+CP_CUTS = ("balanced", "contiguous")
+LARGEST_LOAD = 1000.0
+"""Far above any expert's: what lies beyond is a slip of digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A layout: dp × tp × pp accelerators.
+    """A layout: dp × tp × pp × cp accelerators.
 
     `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
     the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
-    and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
+    and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`, `cp`) to
     simulate rank by rank instead of once per class.
+
+    `cp` ranks share the rows of each sample, and attention joins them by `cp_mode`: `ring`, `all-gather` or `ulysses` (rows are
+    swapped for heads). `cp_cut` is `balanced` (two parts a rank, one from either end) or `contiguous`, which leaves ranks of causal
+    attention unlike amounts of work. `ep` of the dp × cp ranks share the experts of a mixture; the busiest of them takes
+    `expert_imbalance` times an even share of the tokens, or each takes `capacity_factor` times that, padding included.
     """
 
     dp: int = 1
@@ -37,11 +48,17 @@ class Plan:
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
     recompute: str = "none"
     order: str = "tp-dp-pp"
+    cp: int = 1
+    cp_mode: str = "ring"
+    cp_cut: str = "balanced"
+    ep: int = 1
+    expert_imbalance: float = 1.0
+    capacity_factor: float | None = None
     unfold: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse what no machine could run; divisibility against a model and cluster is checked in `placement`."""
-        self._count("dp", "tp", "pp", "vpp", "micro_batch")
+        self._count("dp", "tp", "pp", "vpp", "micro_batch", "cp", "ep")
         if self.shard is not None:
             self._count("shard")
         if not isinstance(self.schedule, Schedule):
@@ -53,9 +70,13 @@ class Plan:
             known = ", ".join(RECOMPUTE)
             raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(str(self.recompute), RECOMPUTE)}")
         if self.order not in ORDERS:
-            known = ", ".join(ORDERS)
-            raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(str(self.order), ORDERS)}")
+            known = ", ".join(_BASE_ORDERS if "cp" not in str(self.order) else ORDERS[len(_BASE_ORDERS) :])
+            raise PlanError(
+                f"order={self.order!r} is no order of tp, dp, pp and cp beside dp; use one of {known}{nearest(str(self.order), ORDERS)}"
+            )
         self._dimensions()
+        self._context()
+        self._experts()
 
     def _dimensions(self) -> None:
         """Refuse what cannot be unfolded."""
@@ -64,7 +85,37 @@ class Plan:
         object.__setattr__(self, "unfold", frozenset(self.unfold))
         for name in sorted(self.unfold):
             if name not in UNFOLD:
-                raise PlanError(f"unfold={name!r} cannot be unfolded; use {' or '.join(UNFOLD)}{nearest(name, UNFOLD)}")
+                known = f"{', '.join(UNFOLD[:-1])} or {UNFOLD[-1]}"
+                raise PlanError(f"unfold={name!r} cannot be unfolded; use {known}{nearest(name, UNFOLD)}")
+
+    def _context(self) -> None:
+        """Refuse what says how sequences are cut where nothing is cut, or where it would change nothing."""
+        for name, known in (("cp_mode", CP_MODES), ("cp_cut", CP_CUTS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise PlanError(f"{name}={value!r} is unknown; use one of {', '.join(known)}{nearest(str(value), known)}")
+            if self.cp == 1 and value != known[0]:
+                raise PlanError(f"{name}={value} says how sequences are cut, but cp=1; raise cp or leave it out")
+        if self.cp_mode == "ulysses" and self.cp_cut == "contiguous":
+            raise PlanError("cp_cut=contiguous changes nothing with cp_mode=ulysses, where every rank has the whole sequence; leave it out")
+        if self.cp == 1 and "cp" in self.order:
+            raise PlanError(f"order={self.order} places cp, but cp=1; raise cp or leave cp out of the order")
+
+    def _experts(self) -> None:
+        """Refuse loads that no expert has, or that nobody waits for."""
+        for name in ("expert_imbalance", "capacity_factor"):
+            value = getattr(self, name)
+            if name == "capacity_factor" and value is None:
+                continue
+            least = 1.0 if name == "expert_imbalance" else 0.0
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= LARGEST_LOAD or value == 0.0:
+                raise PlanError(f"{name}={value!r} is no load; give a number {'from 1' if least else 'above 0'} to {LARGEST_LOAD:g}")
+            object.__setattr__(self, name, float(value))
+        if self.ep == 1 and (self.expert_imbalance != 1.0 or self.capacity_factor is not None):
+            name = "expert_imbalance" if self.capacity_factor is None else "capacity_factor"
+            raise PlanError(f"{name} spreads tokens over expert-parallel ranks, but ep=1; raise ep or leave it out")
+        if self.expert_imbalance != 1.0 and self.capacity_factor is not None:
+            raise PlanError("expert_imbalance and capacity_factor are two ways to say what the busiest rank takes; leave one of them out")
 
     def _count(self, *names: str) -> None:
         """Refuse degrees that are no whole numbers from 1; whole numbers of other kinds, as NumPy's, become Python's, which JSON holds."""
@@ -77,18 +128,34 @@ class Plan:
     @property
     def ranks(self) -> int:
         """Accelerators that the plan occupies."""
-        return self.dp * self.tp * self.pp
+        return self.dp * self.tp * self.pp * self.cp
 
     @property
     def strides(self) -> dict[str, int]:
         """Ranks between neighbours along each dimension."""
+        order = self.order if "cp" in self.order else self.order.replace("dp", "cp-dp")
         found, stride = dict[str, int](), 1
-        for name in self.order.split("-"):
+        for name in order.split("-"):
             found[name] = stride
             stride *= getattr(self, name)
         return found
 
     @property
+    def copies(self) -> int:
+        """Ranks whose gradients are reduced together: those of dp and of cp hold the same parameters."""
+        return self.dp * self.cp
+
+    @property
     def shards(self) -> int:
         """Ranks that share one copy of the sharded state: 1 where nothing is sharded."""
-        return 1 if self.zero == 0 else (self.shard or self.dp)
+        return 1 if self.zero == 0 else (self.shard or self.copies)
+
+    @property
+    def expert_copies(self) -> int:
+        """Ranks that hold the same experts."""
+        return self.copies // self.ep
+
+    @property
+    def expert_shards(self) -> int:
+        """Ranks that share one copy of the sharded state of the experts."""
+        return max(1, self.shards // self.ep)

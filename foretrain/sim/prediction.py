@@ -20,7 +20,7 @@ DETAILS = ("segment", "op")
 """Levels of detail: whole passes, or every kernel."""
 BREAKDOWN = (
     "math", "memory", "overhead",
-    "tensor_parallel", "pipeline_parallel", "data_parallel",
+    "tensor_parallel", "context_parallel", "expert_parallel", "pipeline_parallel", "data_parallel",
     "bubble", "optimizer", "host",
 )
 """Classes of the breakdown, in its order of priority: matrix math, memory-bound kernels, gaps and floors of kernels, exposed

@@ -29,7 +29,7 @@ class Recomputation:
         if block.still:
             return 0.0
         again = {id(step) for step in self.again(block.steps)}
-        boundary = self.inputs * block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
+        boundary = self.inputs * block.input_elements * layout.micro_batch * layout.element_bytes / (layout.sequence_cut * layout.cp)
         if self.outputs:
             return boundary + self.outputs * sum(_output_bytes(op, layout) for op in block.ops if isinstance(op, Linear))
         return boundary + sum(op.saved_bytes(layout) for op in block.ops if id(op) not in again)
@@ -37,7 +37,7 @@ class Recomputation:
 
 def _output_bytes(linear: Linear, layout: Layout) -> float:
     cut = {"column": layout.tp, "row": layout.sequence_cut, "none": 1}[linear.cut]
-    return layout.micro_batch * linear.tokens * linear.out_features * layout.element_bytes / cut
+    return layout.rows(linear.tokens) * linear.out_features * layout.element_bytes / cut
 
 
 def _core(steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -13,13 +13,14 @@ hundreds of kernels is three numbers, exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from foretrain.sim.collectives import TransferCost
 
 MATH, MEMORY, OVERHEAD, TENSOR, OPTIMIZER, HOST = "math", "memory", "overhead", "tensor_parallel", "optimizer", "host"
 PIPELINE, DATA, BUBBLE = "pipeline_parallel", "data_parallel", "bubble"
+CONTEXT, EXPERT = "context_parallel", "expert_parallel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,8 @@ class Leg:
     """Kernels in a row, or one inline collective (`transfer` is then its cost).
 
     `device_s`, `lead_s`, `launch_s` are D, A and L above; `class_s` splits `device_s` by breakdown class; `joules` by energy part.
-    `hidden_s` is communication that this leg hides by construction.
+    `kind` is the class of the time beyond its own that a transfer takes; `hidden_s`, by class, is communication that this leg hides
+    by construction.
     """
 
     name: str
@@ -38,7 +40,8 @@ class Leg:
     joules: dict[str, float]
     flop: float = 0.0
     transfer: TransferCost | None = None
-    hidden_s: float = 0.0
+    kind: str = TENSOR
+    hidden_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def working(self) -> float:
@@ -65,7 +68,7 @@ class Segment:
     class_s: dict[str, float]
     joules: dict[str, float]
     flop: float
-    hidden_s: float
+    hidden_s: Mapping[str, float]
     peak_bytes: float
     delta_bytes: float
     on_port: bool
@@ -75,15 +78,15 @@ class Segment:
 
 def joined(legs: Sequence[Leg], name: str) -> Leg:
     """Return the max-plus composition of legs as one leg."""
-    device = lead = launch = flop = hidden = 0.0
+    device = lead = launch = flop = 0.0
     for leg in legs:
         lead = max(lead + leg.device_s, launch + leg.lead_s)
         device += leg.device_s
         launch += leg.launch_s
         flop += leg.flop
-        hidden += leg.hidden_s
     return Leg(
-        name=name, device_s=device, lead_s=lead, launch_s=launch, flop=flop, hidden_s=hidden,
+        name=name, device_s=device, lead_s=lead, launch_s=launch, flop=flop,
+        hidden_s=_summed(leg.hidden_s for leg in legs if leg.hidden_s),
         class_s=_summed(leg.class_s for leg in legs), joules=_summed(leg.joules for leg in legs),
     )  # fmt: skip
 
@@ -109,11 +112,12 @@ def blocking(leg: Leg) -> Leg:
     """Return a leg whose launches the device waits for (the host issues nothing ahead)."""
     return Leg(
         name=leg.name, device_s=leg.device_s + leg.launch_s, lead_s=leg.device_s + leg.launch_s, launch_s=0.0, flop=leg.flop,
-        class_s=_summed((leg.class_s, {HOST: leg.launch_s})), joules=leg.joules, transfer=leg.transfer, hidden_s=leg.hidden_s,
+        class_s=_summed((leg.class_s, {HOST: leg.launch_s})), joules=leg.joules, transfer=leg.transfer,
+        kind=leg.kind, hidden_s=leg.hidden_s,
     )  # fmt: skip
 
 
-def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
     for part in parts:
         for key, value in part.items():

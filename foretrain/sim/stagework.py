@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ from foretrain.sim.collectives import TransferCost
 from foretrain.sim.optimizer import optimizer_kernel
 from foretrain.sim.passes import BlockPass, Passes
 from foretrain.sim.placement import Span
+from foretrain.sim.plan import Plan
 from foretrain.sim.program import COMPUTE, Instruction
-from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, merged
+from foretrain.sim.segment import CONTEXT, OPTIMIZER, TENSOR, Leg, Segment, merged
 from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
-    from foretrain.sim.lower import Context
+    from foretrain.sim.lower import Context, Member
 
 Parts = Sequence[tuple[Leg, ...]]
 """Legs of one segment, block by block."""
@@ -28,13 +29,12 @@ Parts = Sequence[tuple[Leg, ...]]
 class StageWork:
     """Makes and keeps the compute instructions of a stage."""
 
-    def __init__(self, context: Context, stage: int, span: Span, *, unfold_tensor: bool, replica: int) -> None:
+    def __init__(self, context: Context, member: Member, span: Span) -> None:
         self.context = context
-        self.stage = stage
-        self.state = context.states[stage]
-        self.passes = context.passes(span)
-        self.unfold_tensor = unfold_tensor
-        self.replica = replica
+        self.stage = member.stage
+        self.state = context.states[member.stage]
+        self.passes = context.passes(span, member)
+        self.apart = apart(context.placement.plan, member)
 
     def forward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
         """Return the forward pass of the units `first` to `last` (exclusive) of a chunk."""
@@ -66,9 +66,9 @@ class StageWork:
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
         units = self.state.units[chunk][first:last]
-        apart = (self.stage, self.replica, id(self)) if self.unfold_tensor else None
+        own = (self.stage, id(self)) if self.apart else None
         operation, passes = self._operation(direction, chunk, apart=last is not None)
-        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), apart)
+        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), own)
         known = self.context.played
         if key not in known:
             known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
@@ -101,7 +101,7 @@ class StageWork:
         if operation.point == self.context.governor.reference:
             return self.passes
         same = (passes for other, passes in self.context.operations.values() if other.point == operation.point)
-        return next((passes for passes in same if passes.tensor == self.passes.tensor), None) or self.passes.at(operation.point)
+        return next((passes for passes in same if passes.like(self.passes)), None) or self.passes.at(operation.point)
 
     def _made(
         self, direction: str, chunk: int, units: tuple[Unit, ...], operation: Operation, priced: Passes, *, opens: bool
@@ -113,29 +113,28 @@ class StageWork:
         if overhead and opens:
             parts.append((self.passes.host_leg("schedule", overhead),))
         saved = sum(each.saved_bytes for each in passes)
-        peak = saved if direction == "forward" else _backward_peak(passes)
+        peak = saved + _buffers(passes) if direction == "forward" else _backward_peak(passes)
         delta = saved if direction == "forward" else -saved
         return self._instructions(name, parts, operation, peak, delta)
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
-        if not self.unfold_tensor or self.context.placement.plan.tp == 1:
+        if not self.apart:
             return (Instruction(COMPUTE, self._segment(name, parts, operation, peak=peak, delta=delta)),)
         return self._apart(name, parts, operation, peak, delta)
 
     def _apart(self, name: str, legs: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
-        """Return a segment with its tensor-parallel collectives as instructions of their own, for members that are simulated apart."""
+        """Return a segment with the collectives of groups whose members are simulated apart as instructions of their own."""
         context = self.context
-        tp = context.placement.plan.tp
         result: list[Instruction] = []
         parts = merged(chain.from_iterable(legs), name)
         for number, leg in enumerate(parts):
             first, final = number == 0, number == len(parts) - 1
-            played = leg if leg.transfer is None else self._issue(leg, leg.transfer)
+            group = self.apart.get(leg.kind) if leg.transfer is not None else None
+            played = leg if leg.transfer is None or group is None else self._issue(leg, leg.transfer)
             memory = {"peak": peak if first else 0.0, "delta": delta if final else 0.0}
             result.append(Instruction(COMPUTE, self._segment(leg.name, ((played,),), operation, **memory)))
-            if leg.transfer is not None and leg.transfer.total_s:
-                group = -1 - (self.replica * context.placement.plan.pp + self.stage)
-                result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2)
+            if leg.transfer is not None and group is not None and leg.transfer.total_s:
+                result += context.start(leg.name, leg.kind, leg.transfer, group=group.number, members=group.members, stream=2)
         return tuple(result)
 
     def _issue(self, leg: Leg, transfer: TransferCost) -> Leg:
@@ -143,7 +142,8 @@ class StageWork:
         link_j = self.context.placement.cluster.accelerator.power.link_j_per_byte
         joules = {**leg.joules, "links": max(0.0, leg.joules["links"] - transfer.wire_bytes * link_j)}
         return Leg(
-            name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s
+            name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s,
+            kind=leg.kind,
         )
 
     def _segment(self, name: str, parts: Parts, operation: Operation, peak: float = 0.0, delta: float = 0.0) -> Segment:
@@ -153,6 +153,26 @@ class StageWork:
         legs = tuple(chain.from_iterable(joint[id(part)] for part in parts))
         ops = tuple(chain.from_iterable(held[id(part)] for part in parts))
         return self.context.book.add(name, legs, ops, peak_bytes=peak, delta_bytes=delta, clock_hz=operation.point.hz)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """A group whose members are simulated one by one: its number, and how many they are."""
+
+    number: int
+    members: int
+
+
+def apart(plan: Plan, member: Member) -> dict[str, Apart]:
+    """Return the groups of a member inside its passes that are simulated member by member, by breakdown class."""
+    tensor, context = "tp" in plan.unfold and plan.tp > 1, "cp" in plan.unfold and plan.cp > 1
+    home = ((member.replica.replica * plan.pp + member.stage) * plan.cp + member.context) * plan.tp + member.tensor
+    groups = {}
+    if tensor:
+        groups[TENSOR] = Apart(number=-1 - 2 * (home - member.tensor), members=plan.tp)
+    if context:
+        groups[CONTEXT] = Apart(number=-2 - 2 * (home - member.context * plan.tp), members=plan.cp)
+    return groups
 
 
 def _made_of(units: tuple[Unit, ...]) -> tuple[tuple[int, bool], ...]:
@@ -205,6 +225,11 @@ def _within_limit(legs: tuple[Leg, ...], share: float) -> tuple[Leg, ...]:
     return tuple(
         replace(leg, joules={part: joules if part == "links" else joules * share for part, joules in leg.joules.items()}) for leg in legs
     )
+
+
+def _buffers(passes: list[BlockPass]) -> float:
+    """Return the largest bytes that one unit holds forward and does not keep."""
+    return max((each.peak_bytes - each.saved_bytes for each in passes), default=0.0)
 
 
 def _backward_peak(passes: list[BlockPass]) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from foretrain.models.model import Block
 from foretrain.sim.placement import Placement
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
 
 FP32_BYTES = 4.0
@@ -21,6 +22,9 @@ class Unit:
     """Held by one tensor-parallel rank."""
     trained: float
     """Those of them that are not frozen: they have gradients and optimizer state."""
+    experts: float = 0.0
+    """Those of `parameters` that expert parallelism spreads: fewer ranks hold the same ones."""
+    experts_trained: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +38,28 @@ class StageState:
     parameter_bytes: float
     gradient_bytes: float
     optimizer_bytes: float
+    experts_trained: float
+    """Those of `trained` that expert parallelism spreads."""
     updated: float
     """Parameters that this rank's optimizer updates."""
 
 
-def block_parameters(block: Block, tp: int) -> float:
-    """Return the parameters of a block that one tensor-parallel rank holds, but for those that are spread over all replicas."""
-    return sum(op.parameters_per_rank(tp) for op in block.ops if not op.sharded)
+def block_parameters(block: Block, tp: int, ep: int = 1) -> float:
+    """Return the parameters of a block that one rank holds, but for those that are spread over all replicas."""
+    return sum(op.parameters_per_rank(tp, ep) for op in block.ops if not op.sharded)
 
 
-def trained_parameters(block: Block, tp: int) -> float:
+def trained_parameters(block: Block, tp: int, ep: int = 1) -> float:
     """Return those of them that are not frozen."""
-    return sum(op.parameters_per_rank(tp) for op in block.ops if op.trained and not op.sharded)
+    return sum(op.parameters_per_rank(tp, ep) for op in block.ops if op.trained and not op.sharded)
+
+
+def expert_parameters(block: Block, tp: int, ep: int) -> tuple[float, float]:
+    """Return the parameters of experts that one rank holds, and those of them that are not frozen; none where each rank has all experts."""
+    if ep == 1:
+        return 0.0, 0.0
+    ops = [op for op in block.ops if op.experts]
+    return sum(op.parameters_per_rank(tp, ep) for op in ops), sum(op.parameters_per_rank(tp, ep) for op in ops if op.trained)
 
 
 def sharded_bytes(block: Block, ranks: int) -> float:
@@ -55,7 +69,7 @@ def sharded_bytes(block: Block, ranks: int) -> float:
 
 def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
     """Return the units and the resident bytes of one rank of every stage."""
-    layers = {id(block): _unit(block, placement.plan.tp, layer=True) for block, _ in placement.model.layers}
+    layers = {id(block): _unit(block, placement.plan, layer=True) for block, _ in placement.model.layers}
     return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
 
 
@@ -65,15 +79,20 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
-    everything = plan.shards if plan.zero == 3 else 1
     spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
-    updated = trained / plan.shards
+    experts = sum(unit.experts for chunk in units for unit in chunk)
+    experts_trained = sum(unit.experts_trained for chunk in units for unit in chunk)
+    # Fewer ranks hold the same experts, so fewer share one copy of their state.
+    updated = (trained - experts_trained) / plan.shards + experts_trained / plan.expert_shards
+    whole = plan.zero != 3  # every rank keeps what it computes with
+    kept, kept_trained = (parameters, trained) if whole else ((parameters - experts) / plan.shards + experts / plan.expert_shards, updated)
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
-        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread,
-        gradient_bytes=trained * state.gradient_bytes / everything,
+        experts_trained=experts_trained,
+        parameter_bytes=kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers) + spread,
+        gradient_bytes=kept_trained * state.gradient_bytes,
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
         updated=updated,
     )
@@ -90,9 +109,9 @@ def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int,
     index = chunk * plan.pp + stage
     units = [layers[id(block)] for block in placement.chunk_layers[index]]
     if index == 0:
-        units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
+        units = [_unit(block, plan, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:
-        epilogue = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        epilogue = [_unit(block, plan, layer=False) for block in model.epilogue]
         units += _untied(epilogue, model.tied_parameters / plan.tp, plan.pp, trained=model.tied_trained)
     return tuple(units)
 
@@ -107,5 +126,10 @@ def _untied(units: list[Unit], tied: float, stages: int, *, trained: bool) -> li
     return result
 
 
-def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
-    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp), trained=trained_parameters(block, tp))
+def _unit(block: Block, plan: Plan, *, layer: bool) -> Unit:
+    tp, ep = plan.tp, plan.ep
+    experts, experts_trained = expert_parameters(block, tp, ep)
+    return Unit(
+        block=block, layer=layer, parameters=block_parameters(block, tp, ep), trained=trained_parameters(block, tp, ep),
+        experts=experts, experts_trained=experts_trained,
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from foretrain.sim.simulate import simulate
 from foretrain.software.profile import Software
 
 MODES = ("strong", "weak", "both")
-COMMUNICATION = ("tensor_parallel", "pipeline_parallel", "data_parallel")
+COMMUNICATION = ("tensor_parallel", "context_parallel", "expert_parallel", "pipeline_parallel", "data_parallel")
 CHUNK = 8
 """Points that travel to a worker together."""
 

@@ -34,6 +34,8 @@ class Overlap:
     tensor_pipelined: bool
     """With sequence parallelism, gathers and scatters are cut into tp chunks that run beside the product they feed or drain."""
     gradient_bucket_bytes: float
+    expert_exchange: bool = False
+    """Tokens travel to the experts and back beside the products of the experts that every token sees (shared experts)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
