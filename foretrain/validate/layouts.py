@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from foretrain.errors import PlanError
 from foretrain.validate.cells import Row, needed, text, whole
@@ -123,20 +124,58 @@ def accumulation(*, global_batch: int, dp: int, micro: int) -> int:
     raise PlanError(f"global batch {global_batch} is no multiple of dp={dp} × micro-batch {micro}; the nearest is {near}")
 
 
-def degrees(row: Row) -> tuple[int, int, int]:
-    """Return dp, tp and pp, checked against the accelerators of the row.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degrees:
+    """The degrees of a row: dp × tp × pp × cp accelerators, the experts over `ep` of dp × cp."""
+
+    dp: int
+    tp: int
+    pp: int
+    cp: int = 1
+    ep: int = 1
+
+    @property
+    def copies(self) -> int:
+        """Ranks that hold the same parameters."""
+        return self.dp * self.cp
+
+    @property
+    def ranks(self) -> int:
+        """Accelerators."""
+        return self.dp * self.tp * self.pp * self.cp
+
+
+def degrees(row: Row) -> Degrees:
+    """Return the degrees of a row, checked against its accelerators.
 
     Raises:
-        PlanError: where they contradict the row, or a dimension is not simulated.
+        PlanError: where they contradict the row.
     """
-    for column, words in (("cp", "context parallelism"), ("ep", "expert parallelism")):
-        degree = whole(row, column) or 1
-        if degree > 1:
-            raise PlanError(f"{column}={degree}: {words} is not simulated in this release")
     total, tp, pp = needed(row, "n_accelerators", "the number of accelerators"), whole(row, "tp"), whole(row, "pp")
     if tp is None or pp is None:
         raise PlanError("the layout is not given (tp or pp is empty)")
-    dp = whole(row, "dp") or max(1, total // (tp * pp))
-    if dp * tp * pp != total:
-        raise PlanError(f"dp={dp} × tp={tp} × pp={pp} is {dp * tp * pp}, but the row has {total} accelerators")
-    return dp, tp, pp
+    cp, ep = whole(row, "cp") or 1, whole(row, "ep") or 1
+    found = Degrees(dp=whole(row, "dp") or max(1, total // (tp * pp * cp)), tp=tp, pp=pp, cp=cp, ep=ep)
+    if found.ranks != total:
+        over = f" × cp={cp}" if cp > 1 else ""
+        raise PlanError(f"dp={found.dp} × tp={tp} × pp={pp}{over} is {found.ranks}, but the row has {total} accelerators")
+    return found
+
+
+_GATHERS = r"torchtitan|MaxText|\bXLA\b|\bJAX\b|Meta internal"
+"""Frameworks whose context parallelism gathers keys and values: torchtitan (`context_parallel_rotate_method = "allgather"`, its
+default), MaxText (`context_parallel_strategy = "all_gather"`), Meta's Llama 3 (arXiv:2407.21783, section 3.3.2)."""
+_SWAPS = r"Ulysses|DeepSpeed"
+
+
+def context_mode(row: Row, cp: int) -> tuple[str, tuple[str, ...]]:
+    """Return how the framework of a row joins the parts of a sequence, and what had to be assumed: a ring unless it is known better."""
+    if cp == 1:
+        return "ring", ()
+    words = text(row, "framework")
+    if re.search(_GATHERS, words, re.IGNORECASE):
+        return "all-gather", ()
+    if re.search(_SWAPS, words, re.IGNORECASE):
+        return "ulysses", ()
+    known = re.search(r"Megatron|NeMo|MCore", words, re.IGNORECASE)
+    return "ring", () if known else (f"context parallelism of {words!r} taken as a ring",)

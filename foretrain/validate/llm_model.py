@@ -10,11 +10,12 @@ from typing import Any
 
 from foretrain.errors import ModelError
 from foretrain.models.model import Model
-from foretrain.models.transformer import Transformer, build, transformer_from_dimensions
+from foretrain.models.network import build as build_network
+from foretrain.models.parts import Experts, Mlp
+from foretrain.models.transformer import Transformer, build, network_of, transformer_from_dimensions
 from foretrain.validate.cells import Row, needed, number, text, whole
 
 _REFUSED = (
-    (r"\bmoe\b|mixtral|switch|\d+x\d+B", "mixture of experts is not simulated in this release"),
     (r"\bt5\b|encoder|bert|seq2seq", "models that are no decoder-only transformer are not simulated from published rows in this release"),
     (r"lora|adapter|frozen", "frozen weights (LoRA) are not simulated in this release"),
     (r"sliding|\bSWA\b|local attention", "sliding-window attention is not simulated from published rows in this release"),
@@ -22,6 +23,10 @@ _REFUSED = (
     (r"\bMLA\b|deepseek-?v[23]", "latent attention is not simulated in this release"),
 )
 """Words in the model's name or family that no decoder transformer of this release can stand for."""
+
+_MIXTURES = r"\bmoe\b|mixtral|switch|\d+x\d+B"
+COUNTED = 0.03
+"""Share by which the parameters of a mixture's columns may differ from those that the source counts."""
 
 _LEARNED_MPT = {"positions": "learned"}
 _RELU = {"positions": "rotary", "norm": "rmsnorm", "activation": "relu", "bias": False, "dropout": False}
@@ -46,7 +51,43 @@ def model_of(row: Row, *, pad_vocabulary: bool) -> Model:
     Raises:
         ModelError, ProfileError: where it is of a kind that is not simulated, or a dimension is missing or impossible.
     """
-    return _built(_spec(row, MEGATRON_VOCABULARY if pad_vocabulary else 1))
+    spec, mixture = _spec(row, MEGATRON_VOCABULARY if pad_vocabulary else 1), _mixture(row)
+    return _built(spec) if mixture is None else _counted(_built_mixture(spec, mixture), number(row, "params_B"))
+
+
+def _mixture(row: Row) -> tuple[int, int] | None:
+    """Return the experts of a mixture and how many of them a token meets; None where there is one."""
+    count = whole(row, "n_experts") or 1
+    return None if count == 1 else (count, needed(row, "top_k", "the experts that a token meets"))
+
+
+@lru_cache(maxsize=512)
+def _built_mixture(spec: Transformer, mixture: tuple[int, int]) -> Model:
+    """Return the model with a mixture of experts in each layer, `ffn_hidden` wide each."""
+    count, per_token = mixture
+    if per_token > count:
+        raise ModelError(f"{spec.name}: a token meets {per_token} of {count} experts; give a top_k of at most {count}")
+    network = network_of(spec)
+    layers = tuple((replace(layer, mlp=_experts(layer.mlp, count, per_token)), copies) for layer, copies in network.layers)
+    return build_network(replace(network, layers=layers))
+
+
+def _experts(mlp: Mlp | Experts, count: int, per_token: int) -> Experts:
+    return mlp if isinstance(mlp, Experts) else Experts(count=count, per_token=per_token, mlp=mlp)
+
+
+def _counted(model: Model, parameters_b: float | None) -> Model:
+    """Return the model if it has the parameters that the source counts.
+
+    Raises:
+        ModelError: where it has not: shared experts and layers without experts stand in no column.
+    """
+    if parameters_b is not None and abs(model.parameters / (parameters_b * 1e9) - 1.0) > COUNTED:
+        raise ModelError(
+            f"{model.name}: with the experts of its columns in every layer it has {model.parameters / 1e9:.3g} B parameters, but the source "
+            f"counts {parameters_b:g} B; shared experts and dense layers are not given"
+        )
+    return model
 
 
 @lru_cache(maxsize=512)
@@ -81,8 +122,8 @@ def _family(row: Row) -> tuple[str, Mapping[str, Any]]:
     for pattern, reason in _REFUSED:
         if re.search(pattern, words, re.IGNORECASE):
             raise ModelError(f"{text(row, 'model')}: {reason}")
-    if (whole(row, "n_experts") or 1) > 1:
-        raise ModelError(f"{text(row, 'model')}: mixture of experts is not simulated in this release")
+    if re.search(_MIXTURES, words, re.IGNORECASE) and _mixture(row) is None:
+        raise ModelError(f"{text(row, 'model')}: it is a mixture of experts, but n_experts is empty")
     for pattern, family, differences in _FAMILIES:
         if re.search(pattern, words, re.IGNORECASE):
             return family, differences

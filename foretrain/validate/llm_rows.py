@@ -95,31 +95,33 @@ def job_of(row: Row, library: Library) -> Job | Refusal:
 
 def _job(row: Row, library: Library) -> Job:
     recipe, said_of_recipe = _recipe(row)
-    dp, tp, pp = layouts.degrees(row)
-    name = profile_name(row, tpu=is_tpu(row), model_parallel=tp * pp > 1)
+    degrees = layouts.degrees(row)
+    split = degrees.tp * degrees.pp > 1
+    name = profile_name(row, tpu=is_tpu(row), model_parallel=split)
     model = model_of(row, pad_vocabulary=name.startswith(("megatron", "nemo")))
     cluster, said_of_cluster = cluster_of(row, library.cluster)
-    plan, said_of_plan = _plan(row, (dp, tp, pp), model=model, cluster=cluster, recipe=recipe)
-    software, said_of_software = software_of(row, tpu=is_tpu(row), model_parallel=tp * pp > 1, load=library.software)
+    plan, said_of_plan = _plan(row, degrees, model=model, cluster=cluster, recipe=recipe)
+    software, said_of_software = software_of(row, tpu=is_tpu(row), model_parallel=split, load=library.software)
     assumed = (*said_of_cluster, *said_of_recipe, *said_of_plan, *said_of_software)
     return Job(model=model, cluster=cluster, plan=plan, recipe=recipe, software=software, assumed=assumed)
 
 
-def _plan(row: Row, degrees: tuple[int, int, int], *, model: Model, cluster: Cluster, recipe: Recipe) -> tuple[Plan, tuple[str, ...]]:
-    dp, tp, pp = degrees
+def _plan(row: Row, degrees: layouts.Degrees, *, model: Model, cluster: Cluster, recipe: Recipe) -> tuple[Plan, tuple[str, ...]]:
+    dp, tp, pp = degrees.dp, degrees.tp, degrees.pp
     per_node = cluster.node.accelerators
-    micro = layouts.micro_batch(row, dp=dp, n_accelerators=dp * tp * pp, tpu=is_tpu(row))
+    micro = layouts.micro_batch(row, dp=dp, n_accelerators=degrees.ranks, tpu=is_tpu(row))
     microbatches = layouts.accumulation(global_batch=recipe.global_batch, dp=dp, micro=micro)
     slices = parse_link(text(row, "inter_node_link"), accelerators=per_node).slices
-    zero, shard, said_of_sharding = layouts.sharding(row, dp=dp, per_node=per_node, slices=slices)
+    zero, shard, said_of_sharding = layouts.sharding(row, dp=degrees.copies, per_node=per_node, slices=slices)
     recompute, said_of_recompute = layouts.recomputation(row)
     vpp, said_of_chunks = layouts.pipeline_chunks(row, pp=pp, layers=model.depth, microbatches=microbatches)
+    mode, said_of_mode = layouts.context_mode(row, degrees.cp)
     plan = Plan(
-        dp=dp, tp=tp, pp=pp, vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
+        dp=dp, tp=tp, pp=pp, cp=degrees.cp, cp_mode=mode, ep=degrees.ep, vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
         sequence_parallel=text(row, "sequence_parallel") == "y" and tp > 1,
         schedule=InterleavedOneForwardOneBackward() if vpp > 1 else OneForwardOneBackward(),
     )  # fmt: skip
-    return plan, (*said_of_sharding, *said_of_recompute, *said_of_chunks, *_unsaid(row, tp))
+    return plan, (*said_of_sharding, *said_of_recompute, *said_of_chunks, *said_of_mode, *_unsaid(row, tp))
 
 
 def _unsaid(row: Row, tp: int) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def _executed(software: Software, execution: str) -> tuple[Software, tuple[str, 
     """Return the profile as changed by the words of the `execution` column."""
     notes: tuple[str, ...] = ()
     if "async_tp" in execution:
-        raise ProfileError("asynchronous tensor parallelism (async_tp) is not simulated in this release")
+        software = replace(software, overlap=replace(software.overlap, tensor_pipelined=True))
     if "cuda_graph" in execution:
         software = replace(software, host=replace(software.host, launch_s=0.0, blocking=False))
         notes += ("CUDA graphs: launches cost the host nothing",)
