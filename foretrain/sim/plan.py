@@ -12,10 +12,10 @@ from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
 RECOMPUTE = ("none", "selective", "full")
 UNFOLD = ("dp", "tp", "cp")
-_BASE_ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
-ORDERS = (*_BASE_ORDERS, *(order.replace("dp", both) for both in ("cp-dp", "dp-cp") for order in _BASE_ORDERS))
-"""Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine. The ranks of cp and
-dp hold the same parameters and stand side by side; where cp is not named, it comes right before dp."""
+ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
+"""Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine."""
+CP_ORDERS = tuple(order.replace("dp", both) for both in ("cp-dp", "dp-cp") for order in ORDERS)
+"""Orders that name cp: its ranks hold the same parameters as those of dp and stand beside them, right before where they are not named."""
 CP_MODES = ("ring", "all-gather", "ulysses")
 CP_CUTS = ("balanced", "contiguous")
 LARGEST_LOAD = 1000.0
@@ -69,11 +69,11 @@ class Plan:
         if self.recompute not in RECOMPUTE:
             known = ", ".join(RECOMPUTE)
             raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(str(self.recompute), RECOMPUTE)}")
-        if self.order not in ORDERS:
-            known = ", ".join(_BASE_ORDERS if "cp" not in str(self.order) else ORDERS[len(_BASE_ORDERS) :])
-            raise PlanError(
-                f"order={self.order!r} is no order of tp, dp, pp and cp beside dp; use one of {known}{nearest(str(self.order), ORDERS)}"
-            )
+        orders = CP_ORDERS if "cp" in str(self.order) else ORDERS
+        if self.order not in orders:
+            what = "tp, dp and pp" if orders is ORDERS else "tp, dp and pp with cp beside dp"
+            known = ", ".join(orders)
+            raise PlanError(f"order={self.order!r} is no order of {what}; use one of {known}{nearest(str(self.order), orders)}")
         self._dimensions()
         self._context()
         self._experts()
