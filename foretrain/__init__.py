@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from foretrain.hardware.load import load_cluster
     from foretrain.models.load import load_model
     from foretrain.models.model import Model
+    from foretrain.sim.disturbance import Disturbance
     from foretrain.sim.plan import Plan
     from foretrain.sim.prediction import Prediction
     from foretrain.sim.recipe import Recipe
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accelerator",
     "Cluster",
+    "Disturbance",
     "Fabric",
     "ForetrainError",
     "Model",
@@ -45,6 +47,7 @@ __all__ = [
 _HOME = {
     "Accelerator": "foretrain.hardware.accelerator",
     "Cluster": "foretrain.hardware.cluster",
+    "Disturbance": "foretrain.sim.disturbance",
     "Fabric": "foretrain.hardware.fabric",
     "ForetrainError": "foretrain.errors",
     "Model": "foretrain.models.model",

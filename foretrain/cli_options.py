@@ -68,6 +68,12 @@ class SimulateOptions:
 
     dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
     unfold: Annotated[tuple[str, ...], typer.Option(help="Simulate rank by rank: dp, tp or cp. Repeatable.", metavar="DIMENSION")] = ()
+    slow: Annotated[
+        tuple[str, ...],
+        typer.Option(help="Slow rank=N:F, node=N:F (its devices) or link=N:F (its NICs), F times. Repeatable.", metavar="WHERE=N:F"),
+    ] = ()
+    jitter: Annotated[float, typer.Option(help="Spread of every pass, as sigma of its logarithm, such as 0.02.")] = 0.0
+    samples: Annotated[int | None, typer.Option(help="Steps drawn under jitter. [default: 200]")] = None
     detail: Annotated[str, typer.Option(help="segment, or op: every kernel.")] = "segment"
     json: Annotated[bool, typer.Option("--json", help="Print the prediction as JSON, in SI units.")] = False
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, timeline.json.gz, picture.png and .svg.", metavar="DIR")] = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from foretrain.charts.table import overflow, table
 from foretrain.charts.words import headline
+from foretrain.cli_disturbance import read_disturbance
 from foretrain.cli_job import Job, read_job
 from foretrain.cli_options import JobOptions, LayoutOptions, SimulateOptions
 from foretrain.cli_output import dumped, ink, ready_folder, say, say_json, warn, write_text
@@ -30,7 +31,10 @@ def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptio
     job = read_job(options, layout, dp=only.dp, unfold=only.unfold)
     if folder is not None:
         refuse_endless(job, only.detail)
-    prediction = simulate(job.model, job.cluster, job.plan, job.recipe, software=job.software, detail=only.detail, seed=options.seed)
+    prediction = simulate(
+        job.model, job.cluster, job.plan, job.recipe, software=job.software, detail=only.detail, seed=options.seed,
+        disturbance=read_disturbance(only.slow, only.jitter, only.samples),
+    )  # fmt: skip
     prediction = replace(prediction, assumed=(*job.assumed, *prediction.assumed))
     if only.json:
         say_json(prediction_to_dict(prediction))

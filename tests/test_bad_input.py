@@ -48,7 +48,8 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> str:
 WRONG_SETTINGS = {
     "plan.zero=2": "use 0 (replicated)",
     "plan.zero=4": "from 0 to 3",
-    "plan.cp=2": "--set plan.cp: plan has no field 'cp'; did you mean",
+    "plan.cpp=2": "--set plan.cpp: plan has no field 'cpp'; did you mean",
+    "plan.cp_mode=rong": "ring",
     "cluster.node": "path and a value",
     "cluster.node=dgx-h100": "set one of cluster.node.name, cluster.node.accelerator",
     "cluster.node.nic_bytes_per_s=400Gbps": "did you mean 'Gbit/s'?",

@@ -19,18 +19,21 @@ TOO_BIG = ("--model", "gpt3-175b", "--cluster", "dgx-a100-80gb:1", "--global-bat
 OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
-        "--unfold", "--detail", "--seed", "--power-cap", "--clock",
+        "--unfold", "--slow", "--jitter", "--samples", "--detail", "--seed", "--power-cap", "--clock",
         "--lora-rank", "--lora-targets", "--freeze", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
         "--seq-len", "--image-size", "--mode",
         "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--json", "--out", "--help",
     },
     "plot power": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
         "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",
     },
@@ -152,6 +155,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown list": (("list", "model"), "models"),
     "nothing of that name": (("show", "h100"), "h100-sxm"),
     "unknown order": (("simulate", *SMALL, "--order", "tp-dp"), "tp-dp-pp"),
+    "unknown mode of context": (("simulate", *SMALL, "--cp", "2", "--cp-mode", "rong"), "ring"),
+    "mode without context": (("simulate", *SMALL, "--cp-mode", "ulysses"), "cp=1"),
+    "slow nothing": (("simulate", *SMALL, "--slow", "3"), "rank=3:1.2"),
+    "slow nowhere": (("simulate", *SMALL, "--slow", "rnk=3:2"), "rank"),
+    "slow twice": (("simulate", *SMALL, "--slow", "rank=3:2", "--slow", "rank=3:3"), "twice"),
+    "slow beyond": (("simulate", *SMALL, "--slow", "rank=99:2"), "from 0 to 7"),
+    "samples of the same": (("simulate", *SMALL, "--samples", "9"), "give a jitter"),
+    "experts of none": (("simulate", *SMALL, "--ep", "2"), "use ep=1"),
+    "imbalance of none": (("simulate", *SMALL, "--expert-imbalance", "1.2"), "ep=1"),
     "order that straddles": (
         ("simulate", *SMALL[:2], "--cluster", "dgx-a100-80gb:3", "--dp", "3", "--tp", "2", "--pp", "4", "--global-batch", "6",
          "--order", "dp-tp-pp"),

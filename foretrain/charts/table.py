@@ -90,7 +90,16 @@ def _figures(prediction: Prediction, ink: Ink) -> list[str]:
         ("CO2 per step", show(prediction.co2_g, "g"), f"CO2 per {many} {item}s", show(prediction.co2_g * steps, "g")),
     )
     rows = [f"  {a:<16}{ink.strong(f'{b:<18}')}  {c:<24}{ink.strong(d)}" for a, b, c, d in pairs]
-    return [*rows, *_conventions(prediction)]
+    return [*rows, *_drawn(prediction), *_conventions(prediction)]
+
+
+def _drawn(prediction: Prediction) -> list[str]:
+    """Return how steps are distributed whose passes jitter."""
+    drawn = prediction.jitter
+    if drawn is None:
+        return []
+    parts = ", ".join(f"p{percentile} {show(seconds, 's')}" for percentile, seconds in drawn.percentile_s.items())
+    return [f"  {drawn.samples} drawn steps: mean {show(drawn.mean_s, 's')}, {parts}"]
 
 
 def _conventions(prediction: Prediction) -> list[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, final
 from foretrain.models.attention import CoreAttention, Part
 from foretrain.models.ops import Layout
 from foretrain.models.stream import stream_kernel
+from foretrain.sim.inline import waiting
 from foretrain.sim.segment import CONTEXT, Leg
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Ring(ContextMode):
             block = desk.compute_leg(op.fused(desk.layout, self._part(op, desk.layout.cp, step), backward=False))
             merge = (_merge(op, desk, passes=2 * MERGED_BYTES + desk.layout.element_bytes),) if step else ()
             legs += self._played(desk, step, (block, *merge))
-            legs += desk.ring_leg(f"{op.name} keys {step}", size if step < desk.layout.cp - 1 else 0.0, block)
+            legs += desk.transfers.ring(f"{op.name} keys {step}", size if step < desk.layout.cp - 1 else 0.0, block)
         return legs
 
     def backward(self, op: CoreAttention, desk: Passes) -> list[Leg]:
@@ -82,8 +83,8 @@ class Ring(ContextMode):
             block = desk.compute_leg(op.fused(desk.layout, self._part(op, desk.layout.cp, step), backward=True))
             merge = (_merge(op, desk, passes=3 * desk.layout.element_bytes),) if step else ()
             legs += self._played(desk, step, (block, *merge))
-            legs += desk.ring_leg(f"{op.name} keys {step} backward", size * (step < last) + returned * (step > 0), block)
-        return [*legs, *desk.ring_leg(f"{op.name} gradients home", returned, None)]
+            legs += desk.transfers.ring(f"{op.name} keys {step} backward", size * (step < last) + returned * (step > 0), block)
+        return [*legs, *desk.transfers.ring(f"{op.name} gradients home", returned, None)]
 
     def buffer_bytes(self, op: CoreAttention, layout: Layout, *, backward: bool) -> float:
         """Return two blocks: the one in use and the one that comes; backward with their gradients."""
@@ -101,7 +102,7 @@ class Ring(ContextMode):
     def _played(self, desk: Passes, step: int, legs: Sequence[Leg]) -> list[Leg]:
         ranks = desk.layout.cp
         busy = self._busy([float(rank >= step) for rank in range(ranks)]) if self.contiguous else 1.0
-        return [desk.waiting(leg, busy, CONTEXT) for leg in legs if busy]
+        return [waiting(leg, busy, CONTEXT) for leg in legs if busy]
 
 
 @final
@@ -115,7 +116,7 @@ class AllGather(ContextMode):
     def backward(self, op: CoreAttention, desk: Passes) -> list[Leg]:
         """Return the gather, the rank's rows, and the reduction of the gradients of all keys."""
         size = _key_bytes(op, desk.layout, op.key_tokens or op.tokens) * _keys_have_gradients(op)
-        scatter = desk.context_leg(f"{op.name} gradients", "reduce_scatter", size)
+        scatter = desk.transfers.context(f"{op.name} gradients", "reduce_scatter", size)
         return [*self._gather(op, desk, "keys backward"), *self._attention(op, desk, backward=True), *scatter]
 
     def buffer_bytes(self, op: CoreAttention, layout: Layout, *, backward: bool) -> float:
@@ -123,13 +124,13 @@ class AllGather(ContextMode):
         return _key_bytes(op, layout, op.key_tokens or op.tokens) * (2 if backward else 1)
 
     def _gather(self, op: CoreAttention, desk: Passes, what: str) -> tuple[Leg, ...]:
-        return desk.context_leg(f"{op.name} {what}", "all_gather", _key_bytes(op, desk.layout, op.key_tokens or op.tokens))
+        return desk.transfers.context(f"{op.name} {what}", "all_gather", _key_bytes(op, desk.layout, op.key_tokens or op.tokens))
 
     def _attention(self, op: CoreAttention, desk: Passes, *, backward: bool) -> list[Leg]:
         work = shares(op, desk.layout.cp, contiguous=self.contiguous)
         part = replace(op.whole(desk.layout.cp), pairs=max(work))
         leg = desk.compute_leg(op.fused(desk.layout, part, backward=backward))
-        return [desk.waiting(leg, self._busy(work), CONTEXT)]
+        return [waiting(leg, self._busy(work), CONTEXT)]
 
 
 @final
@@ -158,7 +159,7 @@ class Ulysses(ContextMode):
         queries = layout.rows(op.tokens) * op.query_elements(layout.tp) - values
         size = queries + layout.rows(op.key_tokens or op.tokens) * op.key_elements(layout.tp) if keys else values
         name = f"{op.name} {'heads' if keys else 'result'} {direction}"
-        return desk.context_leg(name, "all_to_all", size * layout.element_bytes)
+        return desk.transfers.context(name, "all_to_all", size * layout.element_bytes)
 
 
 MODES: dict[str, type[ContextMode]] = {"ring": Ring, "all-gather": AllGather, "ulysses": Ulysses}

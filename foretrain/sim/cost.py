@@ -78,6 +78,14 @@ class Pricer:
         other.point = point
         return other
 
+    def slowed(self, factor: float) -> Pricer:
+        """Return the same pricer on a device whose kernels take `factor` times as long."""
+        if factor == 1.0:
+            return self
+        other = copy(self)
+        other.slowest = self.slowest * factor
+        return other
+
     def work(self, kernel: Kernel) -> Work:
         """Return what `kernel` costs on an idle device at the operating point."""
         point = self.point

@@ -16,6 +16,7 @@ from simpy import Environment
 from simpy.events import NORMAL, Event
 
 from foretrain.sim.groups import Groups
+from foretrain.sim.jitter import Jitter
 from foretrain.sim.legs import Legs
 from foretrain.sim.links import Link, Network
 from foretrain.sim.messages import Messages
@@ -41,7 +42,9 @@ class Played:
 class Engine:
     """Plays one job once."""
 
-    def __init__(self, job: Job, *, ops: bool = False, recorder: Recorder | None = None, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, job: Job, *, ops: bool = False, recorder: Recorder | None = None, watcher: Watcher | None = None, jitter: Jitter | None = None
+    ) -> None:
         self.env = Environment()
         self.job = job
         self.offset = 0.0
@@ -49,6 +52,7 @@ class Engine:
         self.ops = ops
         self.recorder = recorder
         self.watcher = watcher
+        self.jitter = jitter
         self.network = Network(self.env)
         self.ranks = [Rank(i, program, len(job.segments), len(job.streams)) for i, program in enumerate(job.programs)]
         for rank in self.ranks:
@@ -90,8 +94,9 @@ class Engine:
         for rank in self.ranks:
             node = rank.program.node
             if node not in nodes:
-                capacity = self.job.network_bytes_per_s
-                nodes[node] = (Link(f"node {node} out", capacity), Link(f"node {node} in", capacity))
+                factor = self.job.slow_links.get(node, 1.0)
+                capacity, narrow = self.job.network_bytes_per_s / factor, factor > 1.0
+                nodes[node] = (Link(f"node {node} out", capacity, narrow=narrow), Link(f"node {node} in", capacity, narrow=narrow))
                 self.links += nodes[node]
             rank.network_out, rank.network_in = nodes[node]
             if on_network:
@@ -194,8 +199,11 @@ class Engine:
             rank.peak, rank.peak_activations, rank.peak_buffers = peak + rank.buffers, peak, rank.buffers
         rank.activations += segment.delta_bytes
         rank.counts[segment.index] += 1
+        if self.jitter is not None:
+            segment = self.jitter.drawn(rank, segment)
         rank.host = max(rank.host, now - self.job.queue_depth_s)
-        if self.ops or rank.active or (segment.on_port and rank.port_busy(now)) or (segment.on_network and rank.network_busy(now)):
+        on_network = segment.on_network and (rank.network_out.narrow or rank.network_busy(now))
+        if self.ops or rank.active or on_network or (segment.on_port and rank.port_busy(now)):
             self.legs.begin(rank, segment, now)
             return
         end = max(now + segment.device_s, rank.host + segment.lead_s)

@@ -26,13 +26,16 @@ ROOM = 1.0 + 1e-9
 class Link:
     """One direction of a port or of a node's NICs; `listeners` are the ranks whose inline collectives use it.
 
+    A `narrow` one carries less than a transfer at full rate may ask for.
+
     `last` is a time from which on nobody uses it, as far as is known: users that are done by then need no look.
     """
 
-    __slots__ = ("capacity", "last", "listeners", "name", "users")
+    __slots__ = ("capacity", "last", "listeners", "name", "narrow", "users")
 
-    def __init__(self, name: str, capacity: float) -> None:
+    def __init__(self, name: str, capacity: float, *, narrow: bool = False) -> None:
         self.name = name
+        self.narrow = narrow
         self.capacity = capacity
         self.last = 0.0
         self.users: list[Transfer] = []
@@ -95,9 +98,10 @@ class Network:
             if link.last <= now:
                 link.users = [transfer]
                 link.last = end
+                crowded = crowded or (link.narrow and demand > link.capacity * ROOM)
                 continue
             link.users = [user for user in link.users if user.end > now and not user.ended]
-            if link.users and _asked(link) + demand > link.capacity * ROOM:
+            if (link.users or link.narrow) and _asked(link) + demand > link.capacity * ROOM:
                 crowded = True
             link.users.append(transfer)
             link.last = max(link.last, end)

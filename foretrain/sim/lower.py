@@ -11,9 +11,11 @@ from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.context import MODES
 from foretrain.sim.cost import Pricer
+from foretrain.sim.disturbance import CALM
 from foretrain.sim.exchange import exchange_for
 from foretrain.sim.expansion import Expansion
-from foretrain.sim.passes import Passes, Spans
+from foretrain.sim.inline import Spans
+from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers, numbers
@@ -66,7 +68,7 @@ class Context:
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
         self.governor = Governor(accelerator.power)
-        self._passes: dict[tuple[Spans, int | None], Passes] = {}
+        self._passes: dict[tuple[Spans, int | None, float], Passes] = {}
         self.operations: dict[tuple[object, ...], tuple[Operation, Passes]] = {}
         """How passes are run, by what they are made of."""
         self.work: dict[tuple[object, ...], StageWork] = {}
@@ -79,12 +81,14 @@ class Context:
         placement, plan = self.placement, self.placement.plan
         spans = Spans(tensor=span, data=placement.data_span(0), context=placement.context_span(), expert=placement.expert_span())
         rank = member.context if "cp" in plan.unfold else None
-        if (spans, rank) not in self._passes:
+        key = (spans, rank, member.factor)
+        if key not in self._passes:
             context = MODES[plan.cp_mode](contiguous=plan.cp_cut == "contiguous", rank=rank) if plan.cp > 1 else None
-            self._passes[spans, rank] = Passes(
-                self.pricer, self.layout, placement.cluster, spans, plan.recompute, context=context, busy=1.0 / plan.expert_imbalance
+            pricer = self.pricer.slowed(member.factor)
+            self._passes[key] = Passes(
+                pricer, self.layout, placement.cluster, spans, plan.recompute, context=context, busy=1.0 / plan.expert_imbalance
             )
-        return self._passes[spans, rank]
+        return self._passes[key]
 
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:
         """Return the cost of a collective under this software."""
@@ -143,27 +147,42 @@ def lower(placement: Placement, software: Software) -> Lowered:
         network_bytes_per_s=cluster.node.network_bytes_per_s,
         overlap_loss=cluster.accelerator.overlap_loss,
         queue_depth_s=QUEUE_DEPTH * software.host.launch_s,
+        slow_links=placement.disturbance.links,
     )
     return Lowered(job=job, placement=placement, numbers=context.numbers, states=context.states, pricer=context.pricer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A simulated rank before it has a program; `flows` counts the ranks on its node that it stands for."""
+    """A simulated rank before it has a program; `flows` counts the ranks on its node that it stands for.
+
+    Its kernels take `factor` times as long as the profile says.
+    """
 
     stage: int
     replica: ReplicaClass
     tensor: int
     context: int
     flows: int
+    node: int
+    factor: float = 1.0
 
 
 def _members(placement: Placement) -> list[Member]:
     plan = placement.plan
     tensor = range(plan.tp) if "tp" in plan.unfold else range(1)
     context = range(plan.cp) if "cp" in plan.unfold else range(1)
+    def member(stage: int, replica: ReplicaClass, t: int, c: int) -> Member:
+        folded = (t,) if "tp" in plan.unfold else range(plan.tp), (c,) if "cp" in plan.unfold else range(plan.cp)
+        calm = placement.disturbance is CALM
+        return Member(
+            stage=stage, replica=replica, tensor=t, context=c, flows=placement.flows(stage, replica, t, c),
+            node=placement.node(stage, replica.replica, t, c) if calm else placement.slowest_node(stage, replica.replica, *folded),
+            factor=1.0 if calm else placement.slowest_factor(stage, replica.replica, *folded),
+        )  # fmt: skip
+
     return [
-        Member(stage=stage, replica=replica, tensor=t, context=c, flows=placement.flows(stage, replica, t, c))
+        member(stage, replica, t, c)
         for replica in placement.classes
         for stage in range(placement.plan.pp)
         for c in context
@@ -226,7 +245,7 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
     placement, plan, member = context.placement, context.placement.plan, members[index]
     span = placement.tensor_span(member.stage, member.replica.replica)
     single = not plan.unfold.isdisjoint(("tp", "cp"))
-    key = (span, member.stage, member.tensor, member.context, member.replica.replica if single else 0)
+    key = (span, member.stage, member.tensor, member.context, member.factor, member.replica.replica if single else 0)
     if key not in context.work:
         context.work[key] = StageWork(context, member, span)
     simulated = len(placement.classes) * (plan.cp if "cp" in plan.unfold else 1)
@@ -239,7 +258,7 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
         stage=member.stage,
         replica=member.replica.replica,
         multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp) * (1 if "cp" in plan.unfold else plan.cp),
-        node=placement.node(member.stage, member.replica.replica, member.tensor, member.context),
+        node=member.node,
         flows=member.flows,
         label=_label(plan.pp, placement, member),
         repeats=(begin, *passes, Repeat(exchange.end(), 1)),

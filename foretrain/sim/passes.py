@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.attention import CoreAttention
@@ -11,25 +11,14 @@ from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary, Kernel, Layout, Op
 from foretrain.models.still import Still
 from foretrain.sim.clock import Point
-from foretrain.sim.collectives import NOTHING, TransferCost, collective, ring_send
 from foretrain.sim.context import ContextMode
 from foretrain.sim.cost import Pricer, Work
-from foretrain.sim.placement import Span
+from foretrain.sim.inline import Spans, Transfers, waiting
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
-from foretrain.sim.segment import CONTEXT, DATA, EXPERT, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking, joined
+from foretrain.sim.segment import DATA, EXPERT, MATH, MEMORY, OVERHEAD, Leg, blocking, joined
 
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
-    """How the groups lie that one rank communicates with inside its passes; `data` are all replicas, None where nothing is swapped."""
-
-    tensor: Span
-    data: Span | None = None
-    context: Span | None = None
-    expert: Span | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +43,7 @@ class Passes:
         self.layout = layout
         self.cluster = cluster
         self.spans = spans
+        self.transfers = Transfers(pricer, cluster, spans)
         self.context = context
         self.busy = busy
         self.recompute = recompute
@@ -95,69 +85,6 @@ class Passes:
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
         """Return one kernel as a leg."""
         return self._leg(name or kernel.name, self.pricer.work(kernel))
-
-    def host_leg(self, name: str, seconds: float) -> Leg:
-        """Return time that the device spends waiting for the host."""
-        return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
-
-    def waiting(self, leg: Leg, busy: float, kind: str) -> Leg:
-        """Return a leg that works a share `busy` of its time and waits for other ranks in the rest, which is of class `kind`."""
-        if busy == 1.0:
-            return leg
-        waited = leg.device_s * (1.0 - busy)
-        return replace(
-            leg, flop=leg.flop * busy, joules={part: joules * busy for part, joules in leg.joules.items()},
-            class_s={**{name: seconds * busy for name, seconds in leg.class_s.items()}, kind: waited},
-        )  # fmt: skip
-
-    def comm_leg(
-        self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0
-    ) -> tuple[Leg, ...]:
-        """Return a collective of the tensor-parallel group, less what (of `most` of it) runs beside `hidden_by`."""
-        return self.transfer_leg(name, self._collective(kind, size_bytes, self.spans.tensor), TENSOR, hidden_by, most)
-
-    def context_leg(self, name: str, kind: str, size_bytes: float) -> tuple[Leg, ...]:
-        """Return a collective of the context-parallel group."""
-        return self.transfer_leg(name, self._collective(kind, size_bytes, self.spans.context), CONTEXT)
-
-    def ring_leg(self, name: str, size_bytes: float, hidden_by: Leg | None) -> tuple[Leg, ...]:
-        """Return one step of a ring of context-parallel ranks, less what runs beside `hidden_by`."""
-        span = self.spans.context
-        cost = NOTHING if span is None else ring_send(size_bytes, span, self.cluster, self.pricer.software.collective_scale)
-        return self.transfer_leg(name, cost, CONTEXT, hidden_by)
-
-    def _collective(self, kind: str, size_bytes: float, span: Span | None) -> TransferCost:
-        return NOTHING if span is None else collective(kind, size_bytes, span, self.cluster, self.pricer.software.collective_scale)
-
-    def transfer_leg(
-        self, name: str, cost: TransferCost, kind: str, hidden_by: Leg | None = None, most: float = 1.0
-    ) -> tuple[Leg, ...]:
-        """Return an inline transfer of class `kind`, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free."""
-        if cost.total_s == 0.0:
-            return ()
-        hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
-        launch = self.pricer.software.host.collective_s
-        rest = cost.total_s - hidden
-        power = self.pricer.accelerator.power
-        # The kernel of the collective keeps the compute units awake while nothing else runs.
-        joules = {"links": cost.wire_bytes * power.link_j_per_byte, "busy": power.busy_w * self.pricer.point.busy_power * rest}
-        leg = Leg(
-            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={kind: rest} if rest else {},
-            joules=joules, transfer=_shortened(cost, rest), kind=kind,
-            hidden_s={kind: hidden} if hidden else {},
-        )  # fmt: skip
-        slowed = self.slowed_leg(hidden)
-        if not self.pricer.software.host.blocking:
-            return (*slowed, leg)
-        return (*slowed, self.host_leg("launch", launch), replace(leg, lead_s=rest, launch_s=0.0))
-
-    def slowed_leg(self, hidden_s: float) -> tuple[Leg, ...]:
-        """Return what compute loses to a collective that runs beside it for `hidden_s`."""
-        loss = self.pricer.accelerator.overlap_loss
-        slowed = hidden_s * loss / (1.0 - loss)
-        if slowed == 0.0:
-            return ()
-        return (Leg(name="slowed by overlap", device_s=slowed, lead_s=slowed, launch_s=0.0, class_s={MATH: slowed}, joules={}),)
 
     # ── one direction ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,7 +132,7 @@ class Passes:
         if self.context is not None and isinstance(core, CoreAttention):
             return self.context.backward(core, self) if backward else self.context.forward(core, self)
         legs = [self.compute_leg(kernel) for kernel in (op.backward if backward else op.forward)(self.layout)]
-        return [self.waiting(leg, self.busy, EXPERT) for leg in legs] if op.experts else legs
+        return [waiting(leg, self.busy, EXPERT) for leg in legs] if op.experts else legs
 
     def _buffers(self, block: Block, *, backward: bool) -> float:
         """Return the largest bytes of other ranks' keys and values that an attention of the block holds at a time."""
@@ -248,12 +175,13 @@ class Passes:
             return ()
         if step.kind == "loss":
             small = step.elements * self.layout.micro_batch * 4.0 / self.layout.cp
-            return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
+            return () if backward else self.transfers.tensor(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward and self.layout.sequence_parallel else ()
+            both = backward and self.layout.sequence_parallel
+            gather = self.transfers.tensor(f"{name} input", "all_gather", size, before) if both else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
-            return (*gather, *self.comm_leg(name, kind, size, beside, most))
-        return self.comm_leg(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
+            return (*gather, *self.transfers.tensor(name, kind, size, beside, most))
+        return self.transfers.tensor(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
 
     def _tensor_bytes(self, step: Boundary) -> float:
         """Return the bytes of a boundary's tensor that one micro-batch has on one context-parallel rank."""
@@ -270,16 +198,16 @@ class Passes:
             return ()
         size, name = self._tensor_bytes(step), _directed(step, backward=backward)
         if step.among == "replicas":
-            return self.transfer_leg(name, self._collective("all_to_all", size, self.spans.data), DATA)
+            return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA)
         if self.layout.ep == 1:
             return ()
         size *= self.layout.expert_load
-        swap = self._collective("all_to_all", size / self.layout.tp, self.spans.expert)
-        legs = self.transfer_leg(name, swap, EXPERT, self._beside(step, steps, backward=backward))
+        swap = self.transfers.collective("all_to_all", size / self.layout.tp, self.spans.expert)
+        legs = self.transfers.leg(name, swap, EXPERT, self._beside(step, steps, backward=backward))
         away = step.name.endswith("dispatch") is not backward
         if away:
-            return (*legs, *self.comm_leg(f"{name} tensor", "all_gather", size))
-        return (*self.comm_leg(f"{name} tensor", "reduce_scatter", size), *legs)
+            return (*legs, *self.transfers.tensor(f"{name} tensor", "all_gather", size))
+        return (*self.transfers.tensor(f"{name} tensor", "reduce_scatter", size), *legs)
 
     def _beside(self, step: Boundary, steps: Sequence[Step], *, backward: bool) -> Leg | None:
         """Return the product of the shared experts that an exchange runs beside, where the software does so."""
@@ -303,16 +231,3 @@ class Passes:
 
 def _directed(step: Boundary, *, backward: bool) -> str:
     return f"{step.name} {'backward' if backward else 'forward'}"
-
-
-def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:
-    """Return what is left to wait for of a transfer that was partly hidden."""
-    if rest_s >= cost.total_s:
-        return cost
-    if rest_s <= 0.0:
-        return NOTHING
-    share = rest_s / cost.total_s
-    return TransferCost(
-        latency_s=cost.latency_s * share, full_s=cost.full_s * share, port_bytes_per_s=cost.port_bytes_per_s,
-        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share,
-    )  # fmt: skip

@@ -14,10 +14,12 @@ from math import prod
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
-from foretrain.sim.cuts import check_context, check_experts
+from foretrain.sim.cuts import check_context, check_experts, check_sharding, check_tensor
+from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.divisors import closest, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.unlike import unlike
 
 LARGEST_UNFOLDED = 2**15
 """Ranks that are played one by one at most: about a minute."""
@@ -79,6 +81,7 @@ class Placement:
     classes: tuple[ReplicaClass, ...]
     strides: Mapping[str, int]
     """Ranks between neighbours along tp, cp, dp and pp."""
+    disturbance: Disturbance = CALM
 
     def rank(self, stage: int, replica: int, t: int = 0, c: int = 0) -> int:
         """Return the global rank of a coordinate."""
@@ -102,6 +105,17 @@ class Placement:
         if len(self.classes) == 1:
             return sum(self._replicas_on(home, stage, *other) for other in alike)
         return sum(self.node(stage, replica, *other) == home for replica in replicas.members for other in alike)
+
+    def slowest_factor(self, stage: int, replica: int, tensor: Sequence[int], context: Sequence[int]) -> float:
+        """Return how many times longer kernels take on the slowest of some ranks of a replica, which keep in step."""
+        per_node = self.cluster.node.accelerators
+        ranks = (self.rank(stage, replica, t, c) for t in tensor for c in context)
+        return max(self.disturbance.device_factor(rank, per_node) for rank in ranks)
+
+    def slowest_node(self, stage: int, replica: int, tensor: Sequence[int], context: Sequence[int]) -> int:
+        """Return the node of some ranks of a replica whose NICs carry least, the first of those alike."""
+        nodes = [self.node(stage, replica, t, c) for t in tensor for c in context]
+        return max(nodes, key=lambda node: self.disturbance.links.get(node, 1.0))
 
     def _replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
         """Return how many replicas have their rank (stage, t, c) on a node."""
@@ -168,7 +182,7 @@ class Placement:
         return span(self.cluster, start=start, stride=stride, ranks=ranks, occupied=self.plan.ranks)
 
 
-def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placement:
+def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, disturbance: Disturbance = CALM) -> Placement:
     """Return the plan laid over the cluster.
 
     Raises:
@@ -178,14 +192,17 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     if plan.pp * plan.vpp > 1 and model.undivided:
         raise PlanError(f"pp={plan.pp}, but a pipeline cannot cut {model.name}: {model.undivided}; use pp=1 with more dp or tp")
     _check_unfolding(plan)
-    _check_tensor(model, plan)
-    _check_sharding(plan)
+    check_tensor(model, plan)
+    check_sharding(plan)
     check_context(model, plan)
     check_experts(model, plan)
     _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
     layers = _cut(model, plan)
-    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
+    disturbance.check(plan.ranks, cluster.node.accelerators)
+    classes = unlike(_classes(cluster, plan), cluster, plan, disturbance)
+    members = tuple(ReplicaClass(members=each) for each in classes)
+    return Placement(model, cluster, plan, recipe, layers, microbatches, members, plan.strides, disturbance)
 
 
 def _check_size(cluster: Cluster, plan: Plan) -> None:
@@ -214,35 +231,6 @@ def _check_unfolding(plan: Plan) -> None:
             f"unfold={','.join(sorted(plan.unfold))} would play {played:,} ranks one by one, above {LARGEST_UNFOLDED:,}; "
             "leave it out (ranks that are alike are played once, with the same result) or use smaller degrees"
         )
-
-
-def _check_tensor(model: Model, plan: Plan) -> None:
-    if plan.sequence_parallel and plan.tp == 1:
-        raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
-    if plan.tp > 1 and not model.tensor_dims:
-        raise PlanError(f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut; use tp=1 with more dp or pp")
-    for name, size in model.tensor_dims.items():
-        if size % plan.tp:
-            options = closest(plan.tp, divisors(size))
-            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {options}")
-    if plan.sequence_parallel and model.seq_len is None:
-        raise PlanError(f"sequence_parallel cuts sequences, but {model.name} trains on {model.item}s; leave it off")
-    if plan.sequence_parallel and model.seq_len is not None and model.seq_len % plan.tp:
-        low = model.seq_len // plan.tp * plan.tp
-        raise PlanError(
-            f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; "
-            f"use sequences of {f'{low} or ' if low else ''}{low + plan.tp}, or leave it off"
-        )
-
-
-def _check_sharding(plan: Plan) -> None:
-    if plan.shard is None:
-        return
-    if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
-    if plan.shard < 1 or plan.copies % plan.shard:
-        over = f"dp={plan.dp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
-        raise PlanError(f"shard={plan.shard} does not divide {over}; use one of {closest(plan.shard, divisors(plan.copies))}")
 
 
 def _check_order(cluster: Cluster, plan: Plan) -> None:
@@ -311,19 +299,19 @@ def _other_cuts(plan: Plan, layers: int) -> str:
     return f"pp of {closest(plan.pp, divisors(layers))} with vpp=1"
 
 
-def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
+def _classes(cluster: Cluster, plan: Plan) -> tuple[Sequence[int], ...]:
     """Group the data-parallel replicas by where their groups and sends cross a scale-up domain."""
     if "dp" in plan.unfold:
-        return tuple(ReplicaClass(members=(replica,)) for replica in range(plan.dp))
+        return tuple((replica,) for replica in range(plan.dp))
     domain, strides = cluster.node.scale_up.domain, plan.strides
     blocks = sorted(strides.values())[1:]
     apart = plan.tp > 1 and strides["tp"] > 1
     if apart or (_aligned(plan.tp, domain) and (plan.pp == 1 or _aligned(blocks[-1], domain))):
-        return (ReplicaClass(members=range(plan.dp)),)
+        return (range(plan.dp),)
     found: dict[tuple[int, ...], list[int]] = {}
     for replica in range(plan.dp):
         firsts = [stage * strides["pp"] + replica * strides["dp"] for stage in range(plan.pp)]
         homes = [first // domain for first in firsts]
         reach = [(first + plan.tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
         found.setdefault((*reach, *(int(a != b) for a, b in pairwise(homes))), []).append(replica)
-    return tuple(ReplicaClass(members=tuple(members)) for members in found.values())
+    return tuple(found.values())

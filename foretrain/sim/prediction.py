@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretrain.errors import UsageError
+from foretrain.sim.jitter import Distribution
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.timeline import Timeline
@@ -89,6 +90,8 @@ class Prediction:
     """Parameters that are not frozen."""
     grid: str = ""
     """Source and year of the grid's carbon."""
+    jitter: Distribution | None = None
+    """How drawn steps are distributed, where passes jitter; `step_s` is the step without chance."""
     replay: Callable[[str], Timeline] = field(repr=False, compare=False)
     """Plays the same job again at a level of detail and returns its timeline."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from foretrain.sim.collectives import TransferCost
@@ -78,3 +79,5 @@ class Job:
     overlap_loss: float
     queue_depth_s: float
     """How far the host can run ahead of the device."""
+    slow_links: Mapping[int, float] = field(default_factory=dict)
+    """How many times less the NICs of some nodes carry."""

@@ -54,6 +54,7 @@ def _speed(prediction: Prediction) -> dict[str, Any]:
     tokens = prediction.tokens_per_s
     return {
         "step_s": prediction.step_s,
+        "jitter": None if prediction.jitter is None else prediction.jitter.to_dict(),
         "samples_per_s": prediction.samples_per_s,
         "tokens_per_s": tokens,
         "tokens_per_s_per_accelerator": tokens / prediction.accelerators if tokens is not None else None,

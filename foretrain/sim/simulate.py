@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretrain.errors import UsageError
+from foretrain.errors import PlanError, UsageError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Model
 from foretrain.models.ops import KernelKind, Layout
 from foretrain.sim.breakdown import breakdown, hidden
+from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.energy import baseline_w, mean_clock_hz, step_energy, step_power
 from foretrain.sim.engine import Engine, Played
+from foretrain.sim.jitter import Distribution, Jitter, distribution
 from foretrain.sim.lower import Lowered, lower
 from foretrain.sim.memory import stage_memory, static_bytes
 from foretrain.sim.placement import place
@@ -31,15 +34,21 @@ if TYPE_CHECKING:
 
 DEFAULT_SOFTWARE = "megatron-lm"
 S_PER_H = 3600.0
+LONGEST_DRAW = 30_000_000
+"""Instructions that are played for a distribution at most: some minutes."""
+SEED_STEP = 1_000_003
+"""Between the seeds of the samples of two runs."""
 
 
 def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
-    model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, *, software: Software | None = None, detail: str = "segment", seed: int = 0
+    model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, *, software: Software | None = None, detail: str = "segment", seed: int = 0,
+    disturbance: Disturbance = CALM,
 ) -> Prediction:
     """Return the prediction of one optimizer step.
 
-    `detail="segment"` plays whole passes and jumps the steady state; `"op"` plays every kernel of every pass. `seed` feeds all
-    randomness; nothing in a plan of this release is random, so it changes nothing.
+    `detail="segment"` plays whole passes and jumps the steady state; `"op"` plays every kernel of every pass. `disturbance`
+    makes devices or links slow, or passes jitter: `step_s` is then the step without chance, and `jitter` the distribution of drawn ones,
+    whose draws all come from `seed`.
 
     Raises:
         PlanError, RecipeError, ModelError: for what cannot be placed or run; the message names the nearest that can.
@@ -52,10 +61,29 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
         software = load_software(DEFAULT_SOFTWARE)
         assumed = (f"software {DEFAULT_SOFTWARE}",)
     model = model.at_sequence(recipe.seq_len).at_image(recipe.image_size)
-    lowered = lower(place(model, cluster, plan, recipe), software)
+    lowered = lower(place(model, cluster, plan, recipe, disturbance), software)
     watcher = SteadyState() if detail == "segment" else None
     played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
-    return _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+    predicted = _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+    return predicted if not disturbance.jitter else replace(predicted, jitter=_drawn(lowered, disturbance, seed))
+
+
+def _drawn(lowered: Lowered, disturbance: Disturbance, seed: int) -> Distribution:
+    """Return the distribution of steps whose passes jitter.
+
+    Raises:
+        PlanError: where so many would take too long to play.
+    """
+    steps: list[float] = []
+    for sample in range(disturbance.samples):
+        engine = Engine(lowered.job, jitter=Jitter(disturbance.jitter, seed * SEED_STEP + sample))
+        if engine.instructions * disturbance.samples > LONGEST_DRAW:
+            raise PlanError(
+                f"samples={disturbance.samples} of {engine.instructions:,} instructions each would take too long to play; use at most "
+                f"{max(2, LONGEST_DRAW // engine.instructions):,}, a smaller global batch, or unfold less"
+            )
+        steps.append(engine.play().step_s)
+    return distribution(steps)
 
 
 def _refuse_names(**given: object) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
+from foretrain.sim.inline import host_leg
 from foretrain.sim.optimizer import optimizer_kernel
 from foretrain.sim.passes import BlockPass, Passes
 from foretrain.sim.placement import Span
@@ -61,7 +62,7 @@ class StageWork:
             name="optimizer", device_s=leg.device_s, lead_s=leg.lead_s, launch_s=leg.launch_s,
             class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
         )  # fmt: skip
-        step = self.passes.host_leg("step overhead", context.software.host.step_s)
+        step = host_leg("step overhead", context.software.host.step_s)
         return self._segment("optimizer", ((leg, step),), operation)
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
@@ -111,7 +112,7 @@ class StageWork:
         parts = [each.legs for each in passes]
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens:
-            parts.append((self.passes.host_leg("schedule", overhead),))
+            parts.append((host_leg("schedule", overhead),))
         saved = sum(each.saved_bytes for each in passes)
         peak = saved + _buffers(passes) if direction == "forward" else _backward_peak(passes)
         delta = saved if direction == "forward" else -saved

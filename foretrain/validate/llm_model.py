@@ -84,8 +84,8 @@ def _counted(model: Model, parameters_b: float | None) -> Model:
     """
     if parameters_b is not None and abs(model.parameters / (parameters_b * 1e9) - 1.0) > COUNTED:
         raise ModelError(
-            f"{model.name}: with the experts of its columns in every layer it has {model.parameters / 1e9:.3g} B parameters, but the source "
-            f"counts {parameters_b:g} B; shared experts and dense layers are not given"
+            f"{model.name}: with the experts of its columns in every layer it has {model.parameters / 1e9:.3g} B parameters, but the "
+            f"source counts {parameters_b:g} B; shared experts and dense layers are not given"
         )
     return model
 

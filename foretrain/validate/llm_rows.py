@@ -117,7 +117,8 @@ def _plan(row: Row, degrees: layouts.Degrees, *, model: Model, cluster: Cluster,
     vpp, said_of_chunks = layouts.pipeline_chunks(row, pp=pp, layers=model.depth, microbatches=microbatches)
     mode, said_of_mode = layouts.context_mode(row, degrees.cp)
     plan = Plan(
-        dp=dp, tp=tp, pp=pp, cp=degrees.cp, cp_mode=mode, ep=degrees.ep, vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
+        dp=dp, tp=tp, pp=pp, cp=degrees.cp, cp_mode=mode, ep=degrees.ep,
+        vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
         sequence_parallel=text(row, "sequence_parallel") == "y" and tp > 1,
         schedule=InterleavedOneForwardOneBackward() if vpp > 1 else OneForwardOneBackward(),
     )  # fmt: skip

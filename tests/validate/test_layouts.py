@@ -105,11 +105,22 @@ def test_a_batch_that_does_not_divide_names_the_nearest() -> None:
 
 
 def test_degrees_must_multiply_to_the_accelerators() -> None:
-    """A contradiction in the row is named, and context parallelism refused."""
+    """A contradiction in the row is named; context-parallel ranks count, expert-parallel ones are some of the others."""
     row = {"n_accelerators": "64", "dp": "2", "tp": "8", "pp": "4", "cp": "1"}
-    assert layouts.degrees(row) == (2, 8, 4)
-    assert layouts.degrees({**row, "dp": ""}) == (2, 8, 4)
+    assert layouts.degrees(row) == layouts.Degrees(dp=2, tp=8, pp=4)
+    assert layouts.degrees({**row, "dp": ""}) == layouts.Degrees(dp=2, tp=8, pp=4)
+    assert layouts.degrees({**row, "dp": "", "cp": "2", "ep": "2"}) == layouts.Degrees(dp=1, tp=8, pp=4, cp=2, ep=2)
     with pytest.raises(PlanError, match="is 128, but the row has 64"):
         layouts.degrees({**row, "dp": "4"})
-    with pytest.raises(PlanError, match="context parallelism"):
+    with pytest.raises(PlanError, match="cp=2 is 128, but the row has 64"):
         layouts.degrees({**row, "cp": "2"})
+
+
+def test_a_framework_joins_the_parts_of_a_sequence_in_its_own_way() -> None:
+    """Torchtitan gathers keys and values, Megatron-Core sends them round, and what is not known is assumed and said."""
+    assert layouts.context_mode({"framework": "torchtitan (PyTorch FSDP2)"}, 2) == ("all-gather", ())
+    assert layouts.context_mode({"framework": "NeMo 24.07 / Megatron-Core"}, 2) == ("ring", ())
+    assert layouts.context_mode({"framework": "torchtitan"}, 1) == ("ring", ())
+    mode, assumed = layouts.context_mode({"framework": "something else"}, 2)
+    assert mode == "ring"
+    assert assumed

@@ -83,9 +83,17 @@ def test_execution_and_precision_change_the_profile() -> None:
     assert software_of(default, tpu=False, model_parallel=False, load=load_software)[0].state.reduce_bytes == 4.0
 
 
+def test_asynchronous_tensor_parallelism_cuts_collectives_into_chunks() -> None:
+    """They run beside the products that they feed or drain, which the profile alone does not do."""
+    row = {"framework": "torchtitan", "execution": "compiled"}
+    plain, chunks = (
+        software_of({**row, "execution": words}, tpu=False, model_parallel=True, load=load_software)[0]
+        for words in ("compiled", "compiled async_tp")
+    )
+    assert (plain.overlap.tensor_pipelined, chunks.overlap.tensor_pipelined) == (False, True)
+
+
 def test_what_is_not_simulated_is_refused() -> None:
-    """Asynchronous tensor parallelism and a chip's own framework."""
-    with pytest.raises(ProfileError, match="async_tp"):
-        software_of({"framework": "torchtitan", "execution": "compiled async_tp"}, tpu=False, model_parallel=True, load=load_software)
+    """A chip's own framework."""
     with pytest.raises(ProfileError, match="not in this release's library"):
         profile_name({"framework": "LLM Foundry (Optimum Habana)"}, tpu=False, model_parallel=False)
