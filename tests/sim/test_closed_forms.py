@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretrain.hardware.load import load_cluster
 from foretrain.sim.engine import Engine
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.simulate import simulate
 from tests.sim import hand
+from tests.sim.cases import gpt
 from tests.sim.hand import GIGA, GPIPE, INTERLEAVED, ONE_F_ONE_B, TERA
 from tests.sim.jobs import Pipeline
 
@@ -152,3 +154,12 @@ def test_reduction_hides_behind_backward(layers: int, speed: float) -> None:
     exposed_s = reduce_s if reduce_s <= backward_s else reduce_s * layers - backward_s * (layers - 1)
     assert prediction.breakdown["data_parallel"] == pytest.approx(exposed_s, rel=1e-9)
     assert prediction.hidden["data_parallel"] == pytest.approx(reduce_s * layers - exposed_s, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("stages", [2, 4, 8])
+def test_naive_model_parallelism_is_a_pipeline_of_one_micro_batch(stages: int) -> None:
+    """Equal layers one after another on several accelerators: each waits (p - 1)/p of the passes for the others."""
+    model = gpt(layers=16, hidden=1024, vocab=64, seq_len=2048)
+    plan = Plan(pp=stages, micro_batch=8, recompute="full")
+    found = simulate(model, load_cluster("dgx-a100-80gb:1"), plan, Recipe(global_batch=8))
+    assert found.breakdown["bubble"] / found.step_s == pytest.approx((stages - 1) / stages, rel=0.05)

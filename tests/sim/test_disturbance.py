@@ -73,7 +73,10 @@ def test_more_slowness_takes_longer() -> None:
     assert (steps[2] - steps[1]) / (steps[1] - steps[0]) == pytest.approx((3.0 - 1.5) / (1.5 - 1.1), rel=0.1)
 
 
-@pytest.mark.parametrize("plan", [Plan(dp=16, zero=3), Plan(dp=16), Plan(dp=8, pp=2, order="tp-dp-pp"), Plan(tp=16, sequence_parallel=True)])
+CROSSING = (Plan(dp=16, zero=3), Plan(dp=16), Plan(dp=8, pp=2), Plan(tp=16, sequence_parallel=True))
+
+
+@pytest.mark.parametrize("plan", CROSSING)
 def test_a_slow_link_slows_what_crosses_it(plan: Plan) -> None:
     """Longer with a narrower link, in either direction of detail the same; a job in one node notices nothing."""
     model = gpt(layers=4, hidden=1024, heads=16, seq_len=1024)
