@@ -162,4 +162,5 @@ def test_naive_model_parallelism_is_a_pipeline_of_one_micro_batch(stages: int) -
     model = gpt(layers=16, hidden=1024, vocab=64, seq_len=2048)
     plan = Plan(pp=stages, micro_batch=8, recompute="full")
     found = simulate(model, load_cluster("dgx-a100-80gb:1"), plan, Recipe(global_batch=8))
-    assert found.breakdown["bubble"] / found.step_s == pytest.approx((stages - 1) / stages, rel=0.05)
+    passes = sum(found.breakdown[kind] for kind in ("bubble", "math", "memory", "overhead"))
+    assert found.breakdown["bubble"] / passes == pytest.approx((stages - 1) / stages, rel=0.02)
