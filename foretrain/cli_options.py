@@ -48,7 +48,7 @@ class LayoutOptions:
     pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1
     vpp: Annotated[int, typer.Option(help="Model chunks per stage (interleaving).")] = 1
     zero: Annotated[int, typer.Option(help="0 replicated, 1 optimizer sharded, 3 fully sharded (FSDP).")] = 0
-    shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp]")] = None
+    shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp × cp]")] = None
     sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1

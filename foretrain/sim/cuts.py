@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from foretrain.errors import PlanError
 from foretrain.models.attention import CoreAttention
 from foretrain.models.experts import GroupedLinear
@@ -80,13 +82,13 @@ def check_context(model: Model, plan: Plan) -> None:
 
 def _check_mode(cores: list[CoreAttention], model: Model, plan: Plan) -> None:
     if plan.cp_mode == "ulysses":
-        for what, heads in (("attention heads", {op.heads for op in cores}), ("key-value heads", {op.kv_heads for op in cores})):
-            fewest = min(heads)
-            if any(count % (plan.tp * plan.cp) for count in heads):
-                degrees = [degree for degree in divisors(fewest) if degree % plan.tp == 0]
-                options = closest(plan.cp, [degree // plan.tp for degree in degrees])
+        common = gcd(*(heads for op in cores for heads in (op.heads, op.kv_heads)))
+        for what, heads in (("attention heads", [op.heads for op in cores]), ("key-value heads", [op.kv_heads for op in cores])):
+            uneven = next((count for count in heads if count % (plan.tp * plan.cp)), None)
+            if uneven is not None:
+                options = closest(plan.cp, [degree // plan.tp for degree in divisors(common) if degree % plan.tp == 0])
                 raise PlanError(
-                    f"cp_mode=ulysses cuts heads over tp × cp = {plan.tp * plan.cp} ranks, which does not divide the {fewest} {what} of "
+                    f"cp_mode=ulysses cuts heads over tp × cp = {plan.tp * plan.cp} ranks, which does not divide the {uneven} {what} of "
                     f"{model.name}; use cp of {options}, or cp_mode=ring"
                 )
     if plan.cp_mode == "ring" and any(op.window is not None and op.window < op.tokens for op in cores):

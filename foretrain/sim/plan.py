@@ -27,7 +27,7 @@ class Plan:
     """A layout: dp × tp × pp × cp accelerators.
 
     `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
-    the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
+    the number of ranks that share one copy (None: all of dp × cp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`, `cp`) to
     simulate rank by rank instead of once per class.
 

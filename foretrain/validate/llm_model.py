@@ -34,7 +34,7 @@ _FAMILIES: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     (r"mpt.*learned", "mpt", _LEARNED_MPT),
     (r"mpt", "mpt", {}),
     (r"bloom", "bloom", {}),
-    (r"llama|mistral|qwen|internlm|gated|swiglu|\byi\b|baichuan", "llama", {}),
+    (r"llama|mi[sx]tral|qwen|internlm|gated|swiglu|\byi\b|baichuan", "llama", {}),
     (r"relu", "gpt", _RELU),
     (r"neox|pythia|gpt-?j", "gpt", {"positions": "rotary", "tied": False}),
     (r"gpt|opt\b|megatron|bigcode|starcoder|nemotron|dense|decoder", "gpt", {}),

@@ -11,6 +11,7 @@ from foretrain.hardware.load import load_cluster
 from foretrain.models.attention import CoreAttention
 from foretrain.models.load import load_model
 from foretrain.sim.context import shares
+from foretrain.sim.engine import Engine
 from foretrain.sim.lower import lower
 from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
@@ -115,6 +116,17 @@ def test_folded_equals_unfolded(mode: str, cut: str, degrees: dict[str, int]) ->
         assert apart.step_s == pytest.approx(folded.step_s, rel=1e-9)
         assert apart.hardware_flop == pytest.approx(folded.hardware_flop, rel=1e-9)
         assert apart.energy_j == pytest.approx(folded.energy_j, rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("plan", [Plan(dp=2, cp=4, zero=1), Plan(cp=4, pp=2, tp=2), Plan(dp=2, cp=8, zero=3)])
+def test_both_details_and_the_jump_agree(mode: str, plan: Plan) -> None:
+    """Kernel by kernel, whole passes, and the steady state jumped take the same time."""
+    plan, recipe = replace(plan, cp_mode=mode), Recipe(global_batch=64)
+    whole, kernels = (simulate(MODEL, CLUSTER, plan, recipe, software=SOFTWARE, detail=detail) for detail in ("segment", "op"))
+    played = Engine(lower(place(MODEL, CLUSTER, plan, recipe), SOFTWARE).job).play()
+    assert whole.step_s == pytest.approx(kernels.step_s, rel=1e-2)
+    assert whole.step_s == pytest.approx(played.step_s, rel=1e-9)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,7 +9,10 @@ import pytest
 from foretrain.errors import PlanError
 from foretrain.hardware.load import load_cluster
 from foretrain.sim.disturbance import Disturbance
+from foretrain.sim.engine import Engine
 from foretrain.sim.jitter import distribution
+from foretrain.sim.lower import lower
+from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.recipe import Recipe
@@ -99,6 +102,24 @@ def test_a_transfer_over_a_narrow_link_takes_so_many_times_longer() -> None:
         for links in ({}, {0: 10.0})
     )
     assert 4.0 < slow.breakdown["tensor_parallel"] / calm.breakdown["tensor_parallel"] <= 10.0 * (1 + 1e-6)
+
+
+KINDS = (Disturbance(ranks={3: 1.5}), Disturbance(links={1: 8.0}), Disturbance(nodes={1: 1.2}, links={0: 3.0}))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("disturbance", KINDS)
+def test_the_jump_is_as_exact_as_ever(plan: Plan, disturbance: Disturbance) -> None:
+    """Nothing here is left to chance, so whole periods may be skipped, and kernel by kernel it is the same."""
+    recipe = Recipe(global_batch=128)
+    if disturbance.links and plan.ranks <= 8:
+        return
+    jumped, kernels = (
+        simulate(MODEL, CLUSTER, plan, recipe, software=SOFTWARE, disturbance=disturbance, detail=detail) for detail in ("segment", "op")
+    )
+    played = Engine(lower(place(MODEL, CLUSTER, plan, recipe, disturbance), SOFTWARE).job).play()
+    assert jumped.step_s == pytest.approx(played.step_s, rel=1e-9)
+    assert jumped.step_s == pytest.approx(kernels.step_s, rel=1e-2)
 
 
 def test_jitter_is_a_distribution_from_one_seed() -> None:

@@ -115,3 +115,25 @@ def test_a_missing_step_time_follows_from_the_token_rate() -> None:
     assert measured({"measured_memory_GB": "40"}).memory_bytes == 40e9
     with pytest.raises(ProfileError, match="measured_step_time_s"):
         measured({"measured_step_time_s": "fast"})
+
+
+MIXTURE = {
+    "model": "Mixtral-8x7B", "arch_family": "moe", "n_layers": "32", "hidden": "4096", "ffn_hidden": "14336", "n_heads": "32",
+    "n_kv_heads": "8", "vocab": "32000", "params_B": "46.7", "n_experts": "8", "top_k": "2",
+}  # fmt: skip
+
+
+def test_a_row_of_a_mixture_is_the_mixture() -> None:
+    """Experts of the columns' width in every layer have the parameters that the source counts, all and active ones."""
+    found = job_of({**ROWS["internevo-0001"], **MIXTURE, "ep": "8", "cp": ""}, LIBRARY)
+    assert isinstance(found, Job)
+    assert found.model.parameters == pytest.approx(46.7e9, rel=0.002)
+    assert found.model.active_parameters == pytest.approx(12.9e9, rel=0.005)
+    assert found.plan.ep == 8
+
+
+def test_a_row_of_context_parallelism_shards_over_both() -> None:
+    """Torchtitan's shard counts context ranks; nothing but its precision keeps the row from being a job."""
+    found = job_of({**ROWS["torchtitan-0009"], "precision": "bf16"}, LIBRARY)
+    assert isinstance(found, Job)
+    assert (found.plan.dp, found.plan.cp, found.plan.cp_mode, found.plan.shards) == (2, 4, "all-gather", 8)
