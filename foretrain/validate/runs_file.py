@@ -29,11 +29,34 @@ COLLECTIVE_COLUMNS = frozenset({"source", "machine", "collective", "gpus", "node
 CLOCK_COLUMNS = frozenset({"model", "accelerator", "stage", "instruction", "sm_clock_MHz", "time_s", "energy_j", "source"})
 """Columns of measured time and energy of pipeline stages by clock."""
 
+CLASSIC_COLUMNS = frozenset({
+    "config_group", "model", "dataset_input", "accelerator", "n_accelerators", "n_nodes", "node_type", "link", "framework", "precision",
+    "batch_per_device", "grad_accum", "global_batch", "kind", "step_time_ms_median", "source_example",
+})  # fmt: skip
+"""Columns of published steps of convolutional networks, BERT and recommenders."""
+
+IMAGE_COLUMNS = frozenset({
+    "model", "accelerator", "precision", "memory_format", "framework", "batch", "image_size", "step_time_ms",
+})  # fmt: skip
+"""Columns of published steps of image models on one accelerator."""
+
+LIMIT_COLUMNS = frozenset({"gpu", "dataset", "network", "batch_size", "optimizer", "power_limit", "time_per_epoch", "average_power"})
+"""Columns of measured time and power by power limit."""
+
+POWER_COLUMNS = frozenset({
+    "benchmark", "system", "accelerator", "n_nodes", "acc_per_node", "global_batch", "mean_node_power_W", "idle_node_power_W",
+})  # fmt: skip
+"""Columns of the measured wall power of nodes that train."""
+
 KINDS = {
     "llm_runs": LLM_COLUMNS,
     "network": NETWORK_COLUMNS,
     "collectives": COLLECTIVE_COLUMNS,
     "clock_energy_runs": CLOCK_COLUMNS,
+    "classic_runs": CLASSIC_COLUMNS,
+    "image_model_runs": IMAGE_COLUMNS,
+    "power_limit_runs": LIMIT_COLUMNS,
+    "power_runs": POWER_COLUMNS,
 }
 """Kinds of file that are understood, by the columns each must have."""
 
