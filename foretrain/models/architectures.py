@@ -31,6 +31,56 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.dimensions:Transformer",
             build="foretrain.models.transformer:build",
         ),
+        "lenet": Architecture(
+            schema="foretrain.models.image_schema:LeNetFile",
+            spec="foretrain.models.networks.lenet:LeNet",
+            build="foretrain.models.networks.lenet:build",
+        ),
+        "alexnet": Architecture(
+            schema="foretrain.models.image_schema:AlexNetFile",
+            spec="foretrain.models.networks.alexnet:AlexNet",
+            build="foretrain.models.networks.alexnet:build",
+        ),
+        "vgg": Architecture(
+            schema="foretrain.models.image_schema:VggFile",
+            spec="foretrain.models.networks.vgg:Vgg",
+            build="foretrain.models.networks.vgg:build",
+        ),
+        "googlenet": Architecture(
+            schema="foretrain.models.image_schema:GoogLeNetFile",
+            spec="foretrain.models.networks.googlenet:GoogLeNet",
+            build="foretrain.models.networks.googlenet:build",
+        ),
+        "inception-v3": Architecture(
+            schema="foretrain.models.image_schema:Inception3File",
+            spec="foretrain.models.networks.inception3:Inception3",
+            build="foretrain.models.networks.inception3:build",
+        ),
+        "inception-v4": Architecture(
+            schema="foretrain.models.image_schema:Inception4File",
+            spec="foretrain.models.networks.inception4:Inception4",
+            build="foretrain.models.networks.inception4:build",
+        ),
+        "resnet": Architecture(
+            schema="foretrain.models.image_schema:ResNetFile",
+            spec="foretrain.models.networks.resnet:ResNet",
+            build="foretrain.models.networks.resnet:build",
+        ),
+        "densenet": Architecture(
+            schema="foretrain.models.image_schema:DenseNetFile",
+            spec="foretrain.models.networks.densenet:DenseNet",
+            build="foretrain.models.networks.densenet:build",
+        ),
+        "mobilenet-v2": Architecture(
+            schema="foretrain.models.image_schema:MobileNet2File",
+            spec="foretrain.models.networks.mobilenet:MobileNet2",
+            build="foretrain.models.networks.mobilenet:build",
+        ),
+        "shufflenet-v2": Architecture(
+            schema="foretrain.models.image_schema:ShuffleNet2File",
+            spec="foretrain.models.networks.shufflenet:ShuffleNet2",
+            build="foretrain.models.networks.shufflenet:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""

@@ -57,14 +57,18 @@ class Streaming(Op):
     group: str = ""
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return one kernel, or one for the parts of an unfused pattern together."""
+        """Return one kernel, or one for the parts of an unfused pattern together; none where nothing is launched."""
         traffic = self._traffic(layout)
+        if not traffic.forward_launches:
+            return ()
         moved = self._share(layout) * (traffic.forward * layout.element_bytes + self.mask_bytes)
         return (stream_kernel(self.name, moved, traffic.forward_launches),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return one kernel for everything this op does backward, the sums for its own parameters included."""
+        """Return one kernel for everything this op does backward, the sums for its own parameters included; none where there is nothing."""
         traffic = self._traffic(layout)
+        if not traffic.backward_launches:
+            return ()
         moved = self._share(layout) * (traffic.backward * layout.element_bytes + self.mask_bytes)
         return (stream_kernel(f"{self.name}.grad", moved, traffic.backward_launches),)
 

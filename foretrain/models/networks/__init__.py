@@ -1,0 +1,1 @@
+"""Convolutional networks, one family a file: its dimensions, and the model that they make."""
