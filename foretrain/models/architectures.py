@@ -26,6 +26,16 @@ class Architecture:
 
 ARCHITECTURES = MappingProxyType(
     {
+        "speech": Architecture(
+            schema="foretrain.models.small_schema:SpeechFile",
+            spec="foretrain.models.speech:Speech",
+            build="foretrain.models.speech:build",
+        ),
+        "collaborative": Architecture(
+            schema="foretrain.models.small_schema:CollaborativeFile",
+            spec="foretrain.models.recommender:Collaborative",
+            build="foretrain.models.recommender:build",
+        ),
         "transformer": Architecture(
             schema="foretrain.models.schema:ModelFile",
             spec="foretrain.models.dimensions:Transformer",

@@ -14,16 +14,17 @@ from foretrain.validate.cells import Row, text
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model by the words that name it, and the words of its data where they tell two heads apart."""
+    """A model by the words that name it, with those of data and framework where they tell two heads or variants apart."""
 
     pattern: str
     name: str
     data: str = ""
+    framework: str = ""
     note: str = ""
 
 
 MODELS = (
-    Named(r"AlexNet \(OWT\)", "alexnet-owt"),
+    Named(r"AlexNet", "alexnet-two-tower", framework=r"^Torch7 cuDNN"),
     Named(r"AlexNet", "alexnet"),
     Named(r"VGG-A$|^VGG-11$", "vgg-11"),
     Named(r"VGG-?(13|16|19)$", r"vgg-\1"),
@@ -33,7 +34,9 @@ MODELS = (
     Named(r"ResNet-50 v1\.5", "resnet-50"),
     Named(r"ResNet-50 v1b", "resnet-50", note="v1b taken as v1.5: both put the stride on the 3x3 convolution"),
     Named(r"^ResNet-(18|34)$", r"resnet-\1"),
-    Named(r"^ResNet-(50|101|152|200)$", r"resnet-\1-v1"),
+    Named(r"^GPT-2", "gpt2"),
+    Named(r"^ResNet-(50|101|152)$", r"resnet-\1-v1", framework=r"\bTF|TensorFlow"),
+    Named(r"^ResNet-(50|101|152|200)$", r"resnet-\1"),
     Named(r"^SE-?ResNe?Xt-?101-32x4d", "se-resnext-101-32x4d"),
     Named(r"^ResNe?Xt-?101-32x4d", "resnext-101-32x4d"),
     Named(r"RetinaNet", "retinanet-resnext-50"),
@@ -65,7 +68,7 @@ def model_of(row: Row) -> tuple[Model, tuple[str, ...]]:
         ModelError: where the library has none of that name.
         ForetrainError: where its size is impossible.
     """
-    name, note = _name(text(row, "model"), text(row, "dataset_input"))
+    name, note = _name(text(row, "model"), text(row, "dataset_input"), text(row, "framework"))
     shape, said = _shape(text(row, "dataset_input"))
     return _loaded(name, shape.seq_len, shape.image_size), (*((note,) if note else ()), *said)
 
@@ -75,10 +78,10 @@ def _loaded(name: str, seq_len: int | None, image_size: int | None) -> Model:
     return load_model(name).at_sequence(seq_len).at_image(image_size)
 
 
-def _name(words: str, data: str) -> tuple[str, str]:
+def _name(words: str, data: str, framework: str) -> tuple[str, str]:
     for named in MODELS:
         found = re.search(named.pattern, words, re.IGNORECASE)
-        if found and re.search(named.data, data, re.IGNORECASE):
+        if found and re.search(named.data, data, re.IGNORECASE) and re.search(named.framework, framework):
             return found.expand(named.name).lower(), named.note
     if not words:
         raise ModelError("model is not given")
