@@ -8,7 +8,7 @@ from foretrain.errors import ModelError
 from foretrain.models.convolution import Conv
 from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model, Step
-from foretrain.models.recurrent import GATES, Recurrence, SequenceLoss
+from foretrain.models.speech_steps import GATES, Recurrence, SequenceLoss
 from foretrain.models.stream import Streaming, Traffic
 
 NORM_CLIP = Traffic(forward=5, backward=8, forward_launches=2, backward_launches=2, saved=2)
