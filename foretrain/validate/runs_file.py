@@ -86,9 +86,19 @@ def read_runs(path: Path | None) -> RunsFile:
     Raises:
         UsageError: where the file is missing, empty, not text, or none of the kinds that are understood.
     """
-    name = BUNDLED if path is None else path.name
+    if path is None:
+        return bundled_runs(BUNDLED)
+    return _runs(path.name, _text(path))
+
+
+def bundled_runs(name: str) -> RunsFile:
+    """Return the runs of a file that comes with the package, by its name."""
+    return _runs(name, (resources.files("foretrain.validate.data") / name).read_text(encoding="utf-8-sig"))
+
+
+def _runs(name: str, content: str) -> RunsFile:
     try:
-        rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+        rows = list(csv.reader(io.StringIO(content, newline="")))
     except csv.Error as error:
         raise UsageError(f"{name} is no CSV file: {error}") from error
     if not rows or not any(cell.strip() for cell in rows[0]):
@@ -101,9 +111,7 @@ def read_runs(path: Path | None) -> RunsFile:
     return RunsFile(name=name, kind=kind, lines=lines)
 
 
-def _text(path: Path | None) -> str:
-    if path is None:
-        return (resources.files("foretrain.validate.data") / BUNDLED).read_text(encoding="utf-8-sig")
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
