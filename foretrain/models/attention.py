@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.matmul import divided, gemm_kernel
 from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind, Layout, Op
-from foretrain.models.patterns import DROPOUT, SOFTMAX, SOFTMAX_CAUSAL, SOFTMAX_EAGER
+from foretrain.models.patterns import DROPOUT, SOFTCAP_EAGER, SOFTMAX, SOFTMAX_CAUSAL, SOFTMAX_EAGER
 from foretrain.models.stream import Traffic, stream_kernel
 
 STATISTIC_BYTES = 4.0
@@ -19,7 +19,10 @@ Source: Dao, FlashAttention-2, arXiv:2307.08691, section 4.1."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreAttention(Op):
-    """Attention of `tokens` queries over as many keys, `heads` cut over tensor-parallel ranks.
+    """Attention of `tokens` queries over as many keys, or over `key_tokens`, `heads` cut over tensor-parallel ranks.
+
+    Values are as wide as queries and keys, or `value_dim`. `softcap` bounds the scores by a tanh. `sinks` are one learned score a
+    head that every softmax counts.
 
     It saves only what grows with the square of the sequence (scores after softmax, after dropout, and the mask; fused: the fp32
     log-sum-exp): that is what selective recomputation drops. Q, K and V belong to the product that made them (`Linear.saves_output`)
@@ -38,40 +41,49 @@ class CoreAttention(Op):
     score_bias: bool = False
     """A bias is added to the scores (ALiBi): unfused, it is copied into the result that the product then adds to."""
     window: int | None = None
+    key_tokens: int | None = None
+    value_dim: int | None = None
+    softcap: bool = False
+    sinks: bool = False
+    trained: bool = True
     group: str = "core_attention"
 
     @property
     def parameters(self) -> int:
-        """None: its weights are those of the products around it."""
-        return 0
+        """Sinks; its other weights are those of the products around it."""
+        return self.heads if self.sinks else 0
 
     @property
     def parameters_cut(self) -> bool:
-        """Whether tensor parallelism divides the parameters, of which there are none."""
-        return False
+        """Whether tensor parallelism divides the parameters: with the heads."""
+        return True
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one fused kernel, or two batched products with softmax and dropout between them."""
         if layout.flash:
             return (self._fused(layout, backward=False),)
+        keys, scores = self._keys(), self.head_dim
         return (
-            self._product("scores", self._rows(self.tokens, self.tokens, self.head_dim, layout), layout, self._bias_bytes(layout)),
+            self._product("scores", self._rows(self.tokens, keys, scores, layout), scores, layout, self._bias_bytes(layout)),
+            *self._softcap("softcap", SOFTCAP_EAGER.forward, SOFTCAP_EAGER.forward_launches, layout),
             self._scores_stream("softmax", self._softmax(layout), layout),
             *self._dropout(layout),
-            self._product("context", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+            self._product("context", self._rows(self.tokens, self._values(), keys, layout), self._values(), layout),
         )
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one fused kernel, or four batched products with the gradients of dropout and softmax between them."""
         if layout.flash:
             return (self._fused(layout, backward=True),)
+        tokens, keys, width, values = self.tokens, self._keys(), self.head_dim, self._values()
         return (
-            self._product("context.dgrad", self._rows(self.tokens, self.tokens, self.head_dim, layout), layout),
-            self._product("context.values_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+            self._product("context.dgrad", self._rows(tokens, keys, values, layout), values, layout),
+            self._product("context.values_grad", self._rows(keys, values, tokens, layout), values, layout),
             *self._dropout(layout, suffix=".grad"),
             self._scores_stream("softmax.grad", self._softmax(layout), layout, backward=True),
-            self._product("scores.queries_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
-            self._product("scores.keys_grad", self._rows(self.tokens, self.head_dim, self.tokens, layout), layout),
+            *self._softcap("softcap.grad", SOFTCAP_EAGER.backward, SOFTCAP_EAGER.backward_launches, layout),
+            self._product("scores.queries_grad", self._rows(tokens, width, keys, layout), width, layout),
+            self._product("scores.keys_grad", self._rows(keys, width, tokens, layout), width, layout),
         )
 
     def saved_bytes(self, layout: Layout) -> float:
@@ -80,38 +92,35 @@ class CoreAttention(Op):
             return self._heads(layout) * self.tokens * STATISTIC_BYTES
         # Without dropout the second product reads the softmax itself, which is saved once.
         per_score = 2 * layout.element_bytes + 1.0 if self.dropout else layout.element_bytes
-        return self._scores(layout) * per_score
+        return self._scores(layout) * (per_score + (layout.element_bytes if self.softcap else 0.0))
 
     def _heads(self, layout: Layout) -> int:
         """Heads of all samples of the micro-batch on one rank."""
         return layout.micro_batch * divided(self.heads, layout.tp)
 
+    def _keys(self) -> int:
+        return self.tokens if self.key_tokens is None else self.key_tokens
+
+    def _values(self) -> int:
+        return self.head_dim if self.value_dim is None else self.value_dim
+
     def _scores(self, layout: Layout) -> float:
-        return float(self._heads(layout)) * self.tokens * self.tokens
+        return float(self._heads(layout)) * self.tokens * self._keys()
 
     def _reach(self) -> int:
         """Keys that a query may see, before the causal mask."""
-        return self.tokens if self.window is None else min(self.window, self.tokens)
+        return self._keys() if self.window is None else min(self.window, self._keys())
 
-    def _model_flop(self, layout: Layout) -> float:
-        """One product of the forward pass on one rank, an equal share of the model's."""
-        return 2.0 * layout.micro_batch * self.heads * self.tokens * self._reach() * self.head_dim / layout.tp
+    def _model_flop(self, width: int, layout: Layout) -> float:
+        """One product of the forward pass over `width` numbers a pair on one rank, an equal share of the model's."""
+        return 2.0 * layout.micro_batch * self.heads * self.tokens * self._reach() * width / layout.tp
 
     def _rows(self, m: int, n: int, k: int, layout: Layout) -> Gemm:
         return Gemm(batch=self._heads(layout), m=m, n=n, k=k)
 
-    def _product(self, name: str, gemm: Gemm, layout: Layout, extra_bytes: float = 0.0) -> Kernel:
-        kernel = gemm_kernel(f"{self.name}.{name}", gemm, layout.element_bytes, self._model_flop(layout))
-        if not extra_bytes:
-            return kernel
-        return Kernel(
-            name=kernel.name,
-            kind=kernel.kind,
-            flop=kernel.flop,
-            model_flop=kernel.model_flop,
-            moved_bytes=kernel.moved_bytes + extra_bytes,
-            gemm=gemm,
-        )
+    def _product(self, name: str, gemm: Gemm, width: int, layout: Layout, extra_bytes: float = 0.0) -> Kernel:
+        kernel = gemm_kernel(f"{self.name}.{name}", gemm, layout.element_bytes, self._model_flop(width, layout))
+        return replace(kernel, moved_bytes=kernel.moved_bytes + extra_bytes) if extra_bytes else kernel
 
     def _bias_bytes(self, layout: Layout) -> float:
         """Writing the broadcast bias where the scores will be, and reading it back as the product adds to it."""
@@ -126,6 +135,11 @@ class CoreAttention(Op):
         passes, launches = (traffic.backward, traffic.backward_launches) if backward else (traffic.forward, traffic.forward_launches)
         return stream_kernel(f"{self.name}.{name}", self._scores(layout) * passes * layout.element_bytes, launches)
 
+    def _softcap(self, name: str, passes: float, launches: int, layout: Layout) -> tuple[Kernel, ...]:
+        if not self.softcap:
+            return ()
+        return (stream_kernel(f"{self.name}.{name}", self._scores(layout) * passes * layout.element_bytes, launches),)
+
     def _dropout(self, layout: Layout, suffix: str = "") -> tuple[Kernel, ...]:
         if not self.dropout:
             return ()
@@ -138,23 +152,26 @@ class CoreAttention(Op):
         return self.tokens * reach - (reach * reach / 2 if self.causal else 0.0)
 
     def _fused(self, layout: Layout, *, backward: bool) -> Kernel:
-        heads, reach = self._heads(layout), self._reach()
-        flop = 4.0 * heads * self._pairs() * self.head_dim
-        query_bytes = heads * self.tokens * self.head_dim * layout.element_bytes
-        key_bytes = layout.micro_batch * divided(self.kv_heads, layout.tp) * self.tokens * self.head_dim * layout.element_bytes
+        heads, reach, keys = self._heads(layout), self._reach(), self._keys()
+        width, values = self.head_dim, self._values()
+        key_heads = layout.micro_batch * divided(self.kv_heads, layout.tp)
+        flop = 2.0 * heads * self._pairs() * (width + values)
+        query_bytes = heads * self.tokens * (width + values) * layout.element_bytes
+        key_bytes = key_heads * keys * (width + values) * layout.element_bytes
         # Forward: Q, out and K, V. Backward: Q, out, dout, dQ and K, V, dK, dV. The statistics are written once and read once.
-        moved = (4 * query_bytes + 4 * key_bytes) if backward else (2 * query_bytes + 2 * key_bytes)
+        moved = (query_bytes + key_bytes) * (2 if backward else 1)
+        asked = self._model_flop(width, layout) + self._model_flop(values, layout)
         return Kernel(
             name=f"{self.name}.grad" if backward else self.name,
             kind=KernelKind.ATTENTION,
             flop=flop * (FUSED_BACKWARD if backward else 1.0),
-            model_flop=self._model_flop(layout) * (4.0 if backward else 2.0),
+            model_flop=asked * (2.0 if backward else 1.0),
             moved_bytes=moved + heads * self.tokens * STATISTIC_BYTES,
             attention=FusedAttention(
                 heads=heads,
                 queries=self.tokens,
                 keys=reach,
-                head_dim=self.head_dim,
+                head_dim=width,
                 # A window narrower than the sequence is a band of full rows, not a triangle.
                 causal=self.causal and reach == self.tokens,
                 backward=backward,

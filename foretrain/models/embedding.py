@@ -14,6 +14,7 @@ class Embedding(Op):
     """A `vocab` × `width` table, its rows cut over tensor-parallel ranks; every rank looks up all tokens and blanks those it lacks.
 
     Token numbers are too few bytes to count, and nothing else is saved. A look-up is no matrix product: it has no FLOPs.
+    A `shared` table is one that another op holds. A frozen one, not `trained`, has no backward pass.
     Source: Shoeybi et al., Megatron-LM, arXiv:1909.08053, section 3.
     """
 
@@ -22,12 +23,14 @@ class Embedding(Op):
     vocab: int
     width: int
     pad_to: int = 1
+    trained: bool = True
+    shared: bool = False
     group: str = ""
 
     @property
     def parameters(self) -> int:
-        """The table, unpadded."""
-        return self.vocab * self.width
+        """The table, unpadded, where it is held."""
+        return 0 if self.shared else self.vocab * self.width
 
     @property
     def parameters_cut(self) -> bool:
@@ -41,6 +44,8 @@ class Embedding(Op):
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the scatter into a dense gradient: the table is blanked, then the rows are read, added and written."""
+        if not self.trained:
+            return ()
         table_bytes = divided(self.vocab, layout.tp, self.pad_to) * self.width * layout.element_bytes
         return (stream_kernel(f"{self.name}.wgrad", 3 * self._rows_bytes(layout) + table_bytes, 2),)
 

@@ -13,7 +13,7 @@ FP32_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEntropy(Op):
-    """Softmax and loss of `tokens` rows of `vocab` logits, cut over tensor-parallel ranks.
+    """Softmax and loss of `tokens` rows of `vocab` logits, cut over tensor-parallel ranks where they are many (`cut`).
 
     Logits are cast to fp32 and the softmax is kept in fp32: 4·s·b·v bytes.
     Source: Korthikanti et al., arXiv:2205.05198, section 4.3.
@@ -23,6 +23,7 @@ class CrossEntropy(Op):
     tokens: int
     vocab: int
     pad_to: int = 1
+    cut: bool = True
     group: str = ""
 
     @property
@@ -55,4 +56,4 @@ class CrossEntropy(Op):
         return self._logits(layout) * FP32_BYTES
 
     def _logits(self, layout: Layout) -> float:
-        return float(layout.micro_batch * self.tokens * divided(self.vocab, layout.tp, self.pad_to))
+        return float(layout.micro_batch * self.tokens * divided(self.vocab, layout.tp if self.cut else 1, self.pad_to))

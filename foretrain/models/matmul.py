@@ -40,6 +40,8 @@ class Linear(Op):
     up) are one Linear with their outputs side by side, so the input is saved once. `pad_to` pads the cut dimension to a multiple of
     itself times the ranks, as Megatron-LM pads its vocabulary; parameters and model FLOPs count the unpadded size. `input_grad` is off
     where the input is data and needs no gradient; a frozen weight, not `trained`, has none either, and its input is then not saved.
+    A `shared` weight is one that another op holds: its gradient is made here too, its parameters are counted there. `parts` names the
+    products that a framework keeps apart, with their outputs, where they are run as one here.
     """
 
     name: str
@@ -53,12 +55,14 @@ class Linear(Op):
     pad_to: int = 1
     trained: bool = True
     input_grad: bool = True
+    shared: bool = False
+    parts: tuple[tuple[str, int], ...] = ()
     group: str = ""
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
-        return (self.in_features + self.bias) * self.out_features
+        """Weights and biases, where they are held."""
+        return 0 if self.shared else (self.in_features + self.bias) * self.out_features
 
     @property
     def parameters_cut(self) -> bool:

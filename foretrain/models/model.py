@@ -38,7 +38,7 @@ class Model:
     `tied_parameters` counts the parameters that the epilogue shares with the prologue (tied embedding): counted once in
     `parameters`, held by both end stages of a pipeline. `tensor_dims` names what tensor parallelism must divide. A sample is a sequence
     of `seq_len` tokens, an image of `image_size` pixels a side, or, where both are None, a thing without a size. `rebuild` makes the
-    model again for another size.
+    model again for another size. `undivided` says why a pipeline cannot cut it, where it cannot.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Model:
     image_size: int | None = None
     rebuild: Callable[[int], Model] | None = None
     active_parameters: int | None = None
+    undivided: str = ""
     assumed: tuple[str, ...] = ()
 
     @property

@@ -18,13 +18,14 @@ FUSION_PATTERNS = frozenset(
 
 # One kernel: read x, write y. Backward: x and dy to dx, then both once more for the gradients of the weights. PyTorch's own
 # LayerNorm is such a kernel even in eager mode; the two fp32 statistics of a row are too few bytes to count.
-NORM = Traffic(forward=2, backward=5, forward_launches=1, backward_launches=2, saved=1)
+NORM = Traffic(forward=2, backward=5, forward_launches=1, backward_launches=2, saved=1, own=2, own_launches=1)
 
 # RMSNorm written in tensor operations with fp32 inside, as model code does: cast, square, mean, rsqrt, multiply, cast back, weight.
-# fp32 intermediates count two passes each and are what autograd keeps.
-RMSNORM_EAGER = Traffic(forward=18, backward=36, forward_launches=8, backward_launches=12, saved=3)
+# fp32 intermediates count two passes each and are what autograd keeps. The weight's own gradient is a product with the normalised
+# rows and a sum over them.
+RMSNORM_EAGER = Traffic(forward=18, backward=36, forward_launches=8, backward_launches=12, saved=3, own=5, own_launches=2)
 
-# GELU and SiLU keep their input; ReLU only its output, which the next product keeps anyway.
+# GELU and SiLU keep their input; ReLU and tanh only their output, which the next product keeps anyway.
 GELU = Traffic(forward=2, backward=3, forward_launches=1, backward_launches=1, saved=1)
 RELU = Traffic(forward=2, backward=3, forward_launches=1, backward_launches=1, saved=0)
 SQUARED_RELU_EAGER = Traffic(forward=4, backward=6, forward_launches=2, backward_launches=2, saved=1)
@@ -41,7 +42,25 @@ RESIDUAL_ADD = Traffic(forward=3, backward=3, forward_launches=1, backward_launc
 DROPOUT = Traffic(forward=2, backward=2, forward_launches=1, backward_launches=1, saved=0)
 
 # One row of a table for each token, added to what is there; backward sums dy over the batch.
-ADD_POSITIONS = Traffic(forward=3, backward=1, forward_launches=1, backward_launches=1, saved=0)
+ADD_POSITIONS = Traffic(forward=3, backward=1, forward_launches=1, backward_launches=1, saved=0, own=1, own_launches=1)
+
+# The sum of two branches; backward both get the same gradient.
+BRANCH_ADD = Traffic(forward=3, backward=0, forward_launches=1, backward_launches=0, saved=0)
+
+# A learned bias for each pair of tokens: rows of a small table written over the pairs; backward they are summed into it.
+RELATIVE_BIAS = Traffic(forward=1, backward=1, forward_launches=2, backward_launches=2, saved=0, own=1, own_launches=2)
+
+# Mixture of experts. Routing: softmax or sigmoid, and the choice of the greatest. Dispatch copies each row to every expert that it
+# meets; backward the copies' gradients are summed. Combining weighs the experts' results and sums them; it keeps them for the weights.
+ROUTE = Traffic(forward=4, backward=4, forward_launches=3, backward_launches=2, saved=1)
+DISPATCH = Traffic(forward=2, backward=2, forward_launches=2, backward_launches=1, saved=0)
+COMBINE = Traffic(forward=2, backward=3, forward_launches=1, backward_launches=2, saved=1)
+
+# One row scaled or added: two reads and a write.
+SIGMOID_GATE = Traffic(forward=3, backward=3, forward_launches=1, backward_launches=1, saved=0)
+
+# Scores bounded by c·tanh(x/c), unfused: divide, tanh, multiply; backward as many, from the kept tanh.
+SOFTCAP_EAGER = Traffic(forward=6, backward=7, forward_launches=3, backward_launches=3, saved=1)
 
 # Unfused: x·cos, rotate_half (negate, concatenate), ·sin, add; for queries and for keys.
 ROTARY = Traffic(forward=2, backward=2, forward_launches=1, backward_launches=1, saved=0)
@@ -55,10 +74,11 @@ SOFTMAX_EAGER = Traffic(forward=6, backward=7, forward_launches=3, backward_laun
 _ACTIVATIONS = {
     "gelu": (GELU, GELU),
     "silu": (GELU, GELU),
+    "tanh": (RELU, RELU),
     "relu": (RELU, RELU),
     "squared_relu": (GELU, SQUARED_RELU_EAGER),
 }
-GATED_NAMES = {"swiglu": "silu", "geglu": "gelu"}
+GATED_NAMES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
 ACTIVATIONS = (*_ACTIVATIONS, *GATED_NAMES)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretrain.models.ops import Kernel, KernelKind, Layout, Op
@@ -13,22 +13,37 @@ Split = Literal["tensor", "sequence", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """Passes over the elements (reads plus writes), kernels launched, and copies of the elements saved for backward."""
+    """Passes over the elements (reads plus writes), kernels launched, and copies of the elements saved for backward.
+
+    Of the backward passes and launches, `own` are for the gradients of the op's own parameters.
+    """
 
     forward: float
     backward: float
     forward_launches: int
     backward_launches: int
     saved: float
+    own: float = 0.0
+    own_launches: int = 0
 
     def with_bias_gradient(self, width: float) -> Traffic:
         """Return the traffic with one more backward kernel, which reads `width` elements per element and sums them over the rows."""
-        return Traffic(
-            forward=self.forward,
+        return replace(
+            self,
             backward=self.backward + width,
-            forward_launches=self.forward_launches,
             backward_launches=self.backward_launches + 1,
-            saved=self.saved,
+            own=self.own + width,
+            own_launches=self.own_launches + 1,
+        )
+
+    def frozen(self) -> Traffic:
+        """Return the traffic without what only the op's own parameters need."""
+        return replace(
+            self,
+            backward=self.backward - self.own,
+            backward_launches=self.backward_launches - self.own_launches,
+            own=0.0,
+            own_launches=0,
         )
 
 
