@@ -91,6 +91,21 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.networks.shufflenet:ShuffleNet2",
             build="foretrain.models.networks.shufflenet:build",
         ),
+        "retinanet": Architecture(
+            schema="foretrain.models.image_schema:RetinaNetFile",
+            spec="foretrain.models.networks.retinanet:RetinaNet",
+            build="foretrain.models.networks.retinanet:build",
+        ),
+        "ssd": Architecture(
+            schema="foretrain.models.image_schema:SsdFile",
+            spec="foretrain.models.networks.ssd:Ssd",
+            build="foretrain.models.networks.ssd:build",
+        ),
+        "unet3d": Architecture(
+            schema="foretrain.models.image_schema:UNet3dFile",
+            spec="foretrain.models.networks.unet3d:UNet3d",
+            build="foretrain.models.networks.unet3d:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""

@@ -14,7 +14,7 @@ class Conv(Op):
     """`out_channels` filters of `kernel` over `in_channels` maps of `in_size`, to maps of `out_size`; channels count all groups.
 
     A transposed convolution runs the passes of the plain one that leads back: its forward pass is that one's data gradient.
-    `input_grad` is off where the input is data. Tensor parallelism does not cut it.
+    `input_grad` is off where the input is data. A `shared` one has the filters of another. Tensor parallelism does not cut it.
     Source: Chetlur et al., cuDNN, arXiv:1410.0759, sections 2 and 3.
     """
 
@@ -31,11 +31,14 @@ class Conv(Op):
     trained: bool = True
     input_grad: bool = True
     saves_input: bool = True
+    shared: bool = False
     group: str = ""
 
     @property
     def parameters(self) -> int:
-        """Filters and biases."""
+        """Filters and biases; none where they are those of another op, which counts them."""
+        if self.shared:
+            return 0
         return self.in_channels * self.out_channels // self.groups * prod(self.kernel) + self.bias * self.out_channels
 
     @property

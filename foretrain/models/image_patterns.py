@@ -28,6 +28,16 @@ SCALE = Traffic(forward=2, backward=6, forward_launches=1, backward_launches=3, 
 # Squares summed over neighbouring channels, a power, a product. Source: Krizhevsky et al. (2012), section 3.3.
 RESPONSE_NORM = Traffic(forward=3, backward=5, forward_launches=1, backward_launches=1, saved=2)
 
+# Nearest neighbour, twice the size, over its results; backward sums four gradients.
+UPSAMPLE = Traffic(forward=1.25, backward=1.25, forward_launches=1, backward_launches=1, saved=0)
+# Two copies: channels to the last dimension, and levels side by side.
+GATHERED = Traffic(forward=4, backward=4, forward_launches=2, backward_launches=2, saved=0)
+# Per logit in fp32, twice an element of 16 bits: sigmoid, cross-entropy, p_t, the power, the weights, the sum; written out as
+# torchvision does, 13 kernels of 34 passes. One kernel reads logits and writes their gradient at once.
+# Source: Lin et al., arXiv:1708.02002, section 3.
+FOCAL_LOSS_EAGER = Traffic(forward=68, backward=60, forward_launches=13, backward_launches=14, saved=16)
+FOCAL_LOSS = Traffic(forward=3, backward=2, forward_launches=1, backward_launches=1, saved=1)
+
 MAX_POOL_INDEX_BYTES = 8.0
 """PyTorch notes where each maximum stood as a 64-bit number."""
 

@@ -14,7 +14,10 @@ from foretrain.models.networks.inception4 import Inception4
 from foretrain.models.networks.lenet import LeNet
 from foretrain.models.networks.mobilenet import MobileNet2
 from foretrain.models.networks.resnet import ResNet
+from foretrain.models.networks.retinanet import RetinaNet
 from foretrain.models.networks.shufflenet import ShuffleNet2
+from foretrain.models.networks.ssd import Ssd
+from foretrain.models.networks.unet3d import UNet3d
 from foretrain.models.networks.vgg import Vgg
 from foretrain.models.schema import ArchitectureFile
 from foretrain.quantity import one_of
@@ -114,4 +117,30 @@ class ShuffleNet2File(ImageFile):
 
     KIND = ShuffleNet2
     layers: Sizes
+    widths: Sizes
+
+
+class RetinaNetFile(ImageFile):
+    """See `RetinaNet`."""
+
+    KIND = RetinaNet
+    layers: Annotated[tuple[Size, ...], Field(min_length=4, max_length=4)]
+    groups: Size
+    group_width: Size
+    frozen: Annotated[int, Field(strict=True, ge=0, le=5)] = 2
+
+
+class SsdFile(ImageFile):
+    """See `Ssd`."""
+
+    KIND = Ssd
+    layers: Annotated[tuple[Size, ...], Field(min_length=3, max_length=3)]
+    bottleneck: StrictBool
+    batch_norm: StrictBool = False
+
+
+class UNet3dFile(ImageFile):
+    """See `UNet3d`."""
+
+    KIND = UNet3d
     widths: Sizes

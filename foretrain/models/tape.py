@@ -61,7 +61,7 @@ class Tape:
 
     def conv(
         self, width: int, kernel: Sizes, *, stride: int = 1, padding: Sizes | None = None, groups: int = 1, bias: bool = False,
-        name: str = "conv",
+        shared: bool = False, name: str = "conv",
     ) -> Tape:  # fmt: skip
         """Add a convolution; unless `padding` is given, one that keeps the size where the stride is 1."""
         taps = self._each(kernel)
@@ -69,7 +69,7 @@ class Tape:
         size = tuple(places(s, k, stride, p) for s, k, p in zip(self.tensor.size, taps, given, strict=True))
         conv = Conv(
             name=name, in_channels=self.channels, out_channels=width, in_size=self.tensor.size, out_size=size, kernel=taps,
-            stride=self._each(stride), groups=groups, bias=bias, **self._learning(),
+            stride=self._each(stride), groups=groups, bias=bias, shared=shared, **self._learning(),
         )  # fmt: skip
         return self._weighted(conv, width, size)
 

@@ -19,14 +19,14 @@ def image_tape(spec: Any, channels: int = RGB) -> Tape:
     return Tape(Tensor(channels=channels, size=(spec.image_size, spec.image_size), grad=False))
 
 
-def image_model(spec: Any, build: Callable[[Any], Model], stem: Block, layers: Iterable[Block], head: Block) -> Model:
+def image_model(spec: Any, build: Callable[[Any], Model], stem: Block, layers: Iterable[Block], *head: Block) -> Model:
     """Return a network of images: what comes first, the blocks that a pipeline can cut, and what ends in the loss.
 
     Equal blocks in a row become one with a count. `spec` has `name`, `key`, `image_size` and `assumed`; `build` makes the model of one.
     """
     return Model(
         name=spec.name, key=spec.key or spec.name, seq_len=None, image_size=spec.image_size, prologue=(stem,), layers=runs(layers),
-        epilogue=(head,), tied_parameters=0, tensor_dims={}, rebuild=partial(_resized, spec, build), assumed=spec.assumed,
+        epilogue=head, tied_parameters=0, tensor_dims={}, rebuild=partial(resized, spec, build), assumed=spec.assumed,
     )  # fmt: skip
 
 
@@ -35,5 +35,6 @@ def runs(blocks: Iterable[Block]) -> tuple[tuple[Block, int], ...]:
     return tuple((block, len(list(equal))) for block, equal in groupby(blocks))
 
 
-def _resized(spec: Any, build: Callable[[Any], Model], image_size: int) -> Model:
+def resized(spec: Any, build: Callable[[Any], Model], image_size: int) -> Model:
+    """Return the network for other images."""
     return build(replace(spec, image_size=image_size))
