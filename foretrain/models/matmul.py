@@ -40,6 +40,7 @@ class Linear(Op):
     up) are one Linear with their outputs side by side, so the input is saved once. `pad_to` pads the cut dimension to a multiple of
     itself times the ranks, as Megatron-LM pads its vocabulary; parameters and model FLOPs count the unpadded size. `input_grad` is off
     where the input is data and needs no gradient; a frozen weight, not `trained`, has none either, and its input is then not saved.
+    `own_weight` is off where the weight is another op's, or made from one, which counts it.
     """
 
     name: str
@@ -53,12 +54,13 @@ class Linear(Op):
     pad_to: int = 1
     trained: bool = True
     input_grad: bool = True
+    own_weight: bool = True
     group: str = ""
 
     @property
     def parameters(self) -> int:
         """Weights and biases."""
-        return (self.in_features + self.bias) * self.out_features
+        return (self.in_features * self.own_weight + self.bias) * self.out_features
 
     @property
     def parameters_cut(self) -> bool:
