@@ -8,12 +8,14 @@ from foretrain.errors import ModelError
 from foretrain.models.convolution import Conv
 from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model, Step
-from foretrain.models.speech_steps import GATES, Recurrence, SequenceLoss
+from foretrain.models.recurrent import Recurrent
 from foretrain.models.stream import Streaming, Traffic
 
 NORM_CLIP = Traffic(forward=5, backward=8, forward_launches=2, backward_launches=2, saved=2)
 """Batch normalisation and a clipped ReLU, apart."""
 NORM = Traffic(forward=3, backward=5, forward_launches=1, backward_launches=1, saved=1)
+ALIGNMENTS = Traffic(forward=4, backward=4, forward_launches=2, backward_launches=2, saved=2)
+"""Softmax and forward variables, then backward variables and gradient of all alignments (Graves et al., ICML 2006, section 4.1)."""
 JOIN = Traffic(forward=1.5, backward=1.5, forward_launches=1, backward_launches=1, saved=0)
 """The sum of the two directions: both read and the sum written, over twice its elements."""
 
@@ -57,7 +59,7 @@ def build(spec: Speech) -> Model:
     head: tuple[Step, ...] = (
         _norm("head.norm", spec.steps * spec.hidden, 2 * spec.hidden, NORM),
         Linear(name="labels", tokens=spec.steps, in_features=spec.hidden, out_features=spec.labels, bias=False, cut="none"),
-        SequenceLoss(name="loss", steps=spec.steps, labels=spec.labels),
+        _norm("loss", spec.steps * spec.labels, 0, ALIGNMENTS),
     )
     return Model(
         name=spec.name, key=spec.key or spec.name, seq_len=spec.frames,
@@ -90,8 +92,7 @@ def _layer(spec: Speech, inputs: int) -> tuple[Step, ...]:
     both = 2 * spec.hidden * spec.steps
     return (
         _norm("norm", inputs * spec.steps, 2 * inputs, NORM),
-        Linear(name="inputs", tokens=spec.steps, in_features=inputs, out_features=2 * GATES * spec.hidden, bias=True, cut="none"),
-        Recurrence(name="recurrence", steps=spec.steps, hidden=spec.hidden, directions=2),
+        Recurrent(name="lstm", cell="lstm", steps=spec.steps, in_features=inputs, hidden=spec.hidden, directions=2),
         _norm("join", both, 0, JOIN),
     )
 
