@@ -88,9 +88,24 @@ class Pricer:
             host_s=self.software.host.launch_s * kernel.launches,
             math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
             memory_j=kernel.moved_bytes * power.memory_j_per_byte,
-            busy_j=power.busy_w * point.busy_power * point.duty * (bound + overhead_s),
+            busy_j=power.busy_w * point.busy_power * point.duty * bound * self._filled(kernel, math_s / point.math_time if by_math else 0.0),
             flop=kernel.flop,
         )
+
+    def _filled(self, kernel: Kernel, math_s: float) -> float:
+        """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
+
+        `math_s` is the time of its math where that bounds it, else 0. A product fills what its FLOPs would at the sustained rate of
+        large ones; a memory-bound kernel all but its ramp.
+        """
+        if math_s == 0.0:
+            ramp = self.accelerator.memory.half_bytes * kernel.launches
+            return kernel.moved_bytes / (kernel.moved_bytes + ramp) if kernel.moved_bytes else 0.0
+        if kernel.attention is not None:
+            return 1.0
+        sustained = self.accelerator.matmul.sustained
+        rate = self._peak * sustained.get(self.dtype, min(sustained.values())) * self.software.matmul_scale
+        return min(1.0, kernel.flop * self.slowest / (rate * math_s))
 
     def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.
