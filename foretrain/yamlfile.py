@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Sequence
@@ -34,13 +35,30 @@ class _Loader(_Base):  # type: ignore[misc]  # the C loader is chosen at run tim
         return dict(super().construct_mapping(node, deep=deep))
 
 
+def read_json_or_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a file, by JSON's own rules where it is JSON (tabs, `1e-05`), else as YAML.
+
+    Raises as `read_mapping` does.
+    """
+    if path.suffix != ".json":
+        return read_mapping(path)
+    try:
+        data = json.loads(_text(path))
+    except (ValueError, RecursionError):
+        return read_mapping(path)
+    return _mapping(path, data)
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping that the file at `path` holds.
 
     Raises:
         ProfileError: where there is no such file, it cannot be read, is no YAML, or holds no mapping.
     """
-    data = _parse(path, _text(path))
+    return _mapping(path, _parse(path, _text(path)))
+
+
+def _mapping(path: Path, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"
         raise ProfileError(f"{path}: holds {found}, but a profile is a mapping of keys to values")

@@ -92,7 +92,8 @@ def _dense_steps(name: str, dense: Dense, rows: Rows) -> list[Step]:
     steps: list[Step] = [whole(name, rows, dense.width, bias=dense.bias)]
     out = Rows(tokens=rows.tokens, width=dense.width)
     if dense.activation:
-        steps.append(activation(f"{name}.activation", Mlp(width=dense.width, activation=dense.activation, gated=False), out.tokens, split="none"))
+        mlp = Mlp(width=dense.width, activation=dense.activation, gated=False)
+        steps.append(activation(f"{name}.activation", mlp, out.tokens, split="none"))
     if dense.norm is not None:
         steps.append(norm_step(f"{name}.norm", dense.norm, out, split="none"))
     return steps

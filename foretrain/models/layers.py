@@ -8,7 +8,7 @@ from foretrain.models.attention_steps import attention_steps
 from foretrain.models.matmul import Linear
 from foretrain.models.mlp_steps import mlp_steps
 from foretrain.models.model import Block, Step
-from foretrain.models.parts import Attention, Experts, Layer, Mlp
+from foretrain.models.parts import Experts, Layer, Mlp
 from foretrain.models.patterns import BRANCH_ADD
 from foretrain.models.steps import Rows, norm_step, residual
 from foretrain.models.stream import Streaming

@@ -10,9 +10,12 @@ from foretrain.inherit import Kind, read_tree
 from foretrain.library import Shelf
 from foretrain.models.architectures import architecture_of, build_model, imported
 from foretrain.models.model import Model
+from foretrain.yamlfile import read_json_or_yaml
 
 SHELF = Shelf("model", Path(__file__).parent / "library")
 _KIND = Kind(SHELF)
+TELLING = frozenset({"model_type", "architectures", "transformers_version"})
+"""Keys that only a Hugging Face config.json has."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -40,19 +43,25 @@ def load_spec(name_or_path: str | Path) -> Any:
     from foretrain.faults import validate  # noqa: PLC0415
 
     path = name_or_path if isinstance(name_or_path, Path) else SHELF.find(str(name_or_path))
+    foreign = _configuration(path)
+    if foreign is not None:
+        return foreign
     tree = read_tree(_KIND, path)
-    _refuse_foreign(tree.data, path)
     try:
         return validate(imported(architecture_of(tree.data, path).schema), tree, path).spec(path.stem)
     except ModelError as error:
         raise ProfileError(f"{path}: {error}", (str(error),)) from None
 
 
-def _refuse_foreign(data: dict[str, object], path: Path) -> None:
-    """Refuse a Hugging Face config.json by its own keys, which would otherwise all be unknown ones."""
-    if not {"model_type", "architectures", "transformers_version"} & data.keys():
-        return
-    raise ProfileError(
-        f"{path}: is a Hugging Face configuration, which this release does not read; write its dimensions as a profile:\n"
-        "  `base: llama3-8b` (or another of `foretrain list`), then name, layers, hidden, heads, kv_heads, ffn_hidden, vocab, seq_len"
-    )
+def _configuration(path: Path) -> Any:
+    """Return the definition of a model from a Hugging Face config.json; None where the file is a profile of our own."""
+    if SHELF.holds(path):
+        return None
+    data = read_json_or_yaml(path)
+    if not TELLING & data.keys() or "architecture" in data:
+        return None
+    config = imported("foretrain.models.hf.config:Config")
+    try:
+        return config(name="", key=path.stem, config=data)
+    except ModelError as error:
+        raise ProfileError(f"{path}: {error}", (str(error),)) from None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.model import Step
 from foretrain.models.parts import Experts, Mlp
-from foretrain.models.patterns import COMBINE, DISPATCH, ROUTE, SIGMOID_GATE
-from foretrain.models.steps import Rows, activation, boundary, column, row, whole
+from foretrain.models.patterns import COMBINE, DISPATCH, ROUTE, GATE_ROWS
+from foretrain.models.steps import Rows, activation, boundary, column, residual, row, whole
 from foretrain.models.stream import Streaming, Traffic
 
 
@@ -61,8 +61,9 @@ def _experts(dims: Experts, rows: Rows) -> tuple[Step, ...]:
 def _shared(dims: Experts, rows: Rows) -> tuple[Step, ...]:
     if dims.shared is None:
         return ()
-    gate = (whole("shared_gate", rows, 1, bias=False), _stream("shared_weight", rows.elements, SIGMOID_GATE)) if dims.shared_gate else ()
-    return (*_dense("shared", dims.shared, rows), *gate, _stream("shared_add", rows.elements, SIGMOID_GATE))
+    gate = (whole("shared_gate", rows, 1, bias=False), _stream("shared_weight", rows.elements, GATE_ROWS)) if dims.shared_gate else ()
+    add = residual("shared_add", rows, dropout=False, biases=int(dims.shared.down_bias))
+    return (*_dense("shared", dims.shared, rows), *gate, add)
 
 
 def _stream(name: str, elements: int, traffic: Traffic) -> Streaming:

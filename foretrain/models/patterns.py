@@ -56,8 +56,8 @@ ROUTE = Traffic(forward=4, backward=4, forward_launches=3, backward_launches=2, 
 DISPATCH = Traffic(forward=2, backward=2, forward_launches=2, backward_launches=1, saved=0)
 COMBINE = Traffic(forward=2, backward=3, forward_launches=1, backward_launches=2, saved=1)
 
-# One row scaled or added: two reads and a write.
-SIGMOID_GATE = Traffic(forward=3, backward=3, forward_launches=1, backward_launches=1, saved=0)
+# Rows scaled by one number each, which is a sigmoid of a small product.
+GATE_ROWS = Traffic(forward=3, backward=3, forward_launches=1, backward_launches=1, saved=0)
 
 # Scores bounded by c·tanh(x/c), unfused: divide, tanh, multiply; backward as many, from the kept tanh.
 SOFTCAP_EAGER = Traffic(forward=6, backward=7, forward_launches=3, backward_launches=3, saved=1)
