@@ -105,6 +105,7 @@ ARCHITECTURES = MappingProxyType(
             schema="foretrain.models.image_schema:UNet3dFile",
             spec="foretrain.models.networks.unet3d:UNet3d",
             build="foretrain.models.networks.unet3d:build",
+        ),
         "config": Architecture(
             schema="foretrain.models.hf.schema:ConfigFile",
             spec="foretrain.models.hf.config:Config",
