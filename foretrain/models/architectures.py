@@ -36,6 +36,11 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.recommender:Collaborative",
             build="foretrain.models.recommender:build",
         ),
+        "ranking": Architecture(
+            schema="foretrain.models.small_schema:RankingFile",
+            spec="foretrain.models.ranking:Ranking",
+            build="foretrain.models.ranking:build",
+        ),
         "transformer": Architecture(
             schema="foretrain.models.schema:ModelFile",
             spec="foretrain.models.dimensions:Transformer",

@@ -26,7 +26,7 @@ BENCHMARKS = {
         assumed=("256 tokens a sample: padding left out (Krell et al., arXiv:2107.02027)",),
     ),
     "resnet": Benchmark(model=lambda: load_model("resnet-50").at_image(224), optimizer="momentum"),
-    "ssd": Benchmark(model=lambda: load_model("retinanet-resnext-50").at_image(800), optimizer="adamw"),
+    "ssd": Benchmark(model=lambda: load_model("retinanet").at_image(800), optimizer="adamw"),
     "unet3d": Benchmark(model=lambda: load_model("unet3d"), optimizer="momentum"),
     "dlrm_dcnv2": Benchmark(model=lambda: load_model("dlrm-dcnv2"), optimizer="sgd"),
     "llama2_70b_lora": Benchmark(

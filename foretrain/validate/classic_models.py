@@ -39,7 +39,7 @@ MODELS = (
     Named(r"^ResNet-(50|101|152|200)$", r"resnet-\1"),
     Named(r"^SE-?ResNe?Xt-?101-32x4d", "se-resnext-101-32x4d"),
     Named(r"^ResNe?Xt-?101-32x4d", "resnext-101-32x4d"),
-    Named(r"RetinaNet", "retinanet-resnext-50"),
+    Named(r"RetinaNet", "retinanet"),
     Named(r"BERT-(Base|Large)", r"bert-\1-squad", data=r"SQuAD"),
     Named(r"BERT-(Base|Large)", r"bert-\1"),
     Named(r"GPT h768 L12", "gpt2"),
