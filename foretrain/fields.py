@@ -44,7 +44,7 @@ WORDS = {
     ),
     "library": ("nccl", "rccl", "xla", "gloo"),
     "attention": ("unfused", *KERNELS),
-    "fused": ("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer"),
+    "fused": ("bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer"),
     "selective": ("core_attention", "alternate_products", "all_but_products"),
 }
 """Fields that hold one or several of a few words."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from foretrain.errors import ModelError
 from foretrain.models.ops import Boundary, Layout, Op
@@ -54,6 +54,8 @@ class Model:
     rebuild: Callable[[int], Model] | None = None
     active_parameters: int | None = None
     assumed: tuple[str, ...] = ()
+    uncut: Mapping[str, str] = field(default_factory=dict)
+    """Why it cannot be cut: by `pipeline` or by `tensor`; empty where it can, or the reason is evident."""
 
     @property
     def depth(self) -> int:

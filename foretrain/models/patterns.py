@@ -11,7 +11,7 @@ from __future__ import annotations
 from foretrain.errors import ModelError, nearest
 from foretrain.models.stream import Traffic
 
-FUSION_PATTERNS = frozenset({"bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary"})
+FUSION_PATTERNS = frozenset({"bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise"})
 """The names that `Layout.fused` may hold and that some op listens to."""
 
 # One kernel: read x, write y. Backward: x and dy to dx, then both once more for the gradients of the weights. PyTorch's own
