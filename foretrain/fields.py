@@ -45,8 +45,8 @@ WORDS = {
     "library": ("nccl", "rccl", "xla", "gloo"),
     "attention": ("unfused", *KERNELS),
     "fused": (
-        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer", "batch_norm_relu",
-        "batch_norm_add_relu",
+        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
+        "batch_norm_relu", "batch_norm_add_relu",
     ),
     "selective": ("core_attention", "alternate_products", "all_but_products"),
 }

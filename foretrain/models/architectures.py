@@ -116,6 +116,16 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.hf.config:Config",
             build="foretrain.models.hf.config:build",
         ),
+        "timm": Architecture(
+            schema="foretrain.models.timm_schema:TimmFile",
+            spec="foretrain.models.timm_name:TimmModel",
+            build="foretrain.models.trace_timm:build",
+        ),
+        "traced": Architecture(
+            schema="foretrain.models.traced_schema:TracedFile",
+            spec="foretrain.models.traced:Traced",
+            build="foretrain.models.traced:build",
+        ),
     }
 )
 """By the word that a profile gives as its `architecture`; without one it is a transformer."""

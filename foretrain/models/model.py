@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from foretrain.errors import ModelError
 from foretrain.models.ops import Boundary, Layout, Op
@@ -55,6 +55,8 @@ class Model:
     active_parameters: int | None = None
     undivided: str = ""
     assumed: tuple[str, ...] = ()
+    uncut: Mapping[str, str] = field(default_factory=dict)
+    """Why it cannot be cut: by `pipeline` or by `tensor`; empty where it can, or the reason is evident."""
 
     @property
     def depth(self) -> int:

@@ -13,10 +13,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from foretrain.errors import ModelError
-from foretrain.models.model import Block, Model
+from foretrain.models.model import Block, Model, Step
 from foretrain.models.trace_build import Builder
 from foretrain.models.trace_cuts import Cuts, Segment, cut, storage_of
-from foretrain.models.trace_run import Run, leading, run_module, training, with_samples
+from foretrain.models.trace_run import Run, borrowed, leading, run_module, with_samples
 from foretrain.models.trace_shapes import Shapes
 
 
@@ -48,11 +48,17 @@ def from_module(
     own = leading(inputs)
     samples = max(2, own)  # one sample alone would look like a dimension to be broadcast
     shapes = Shapes()
-    with training(module):
-        runs = [run_module(module, with_samples(inputs, own, count), count, loss, shapes) for count in (samples, 2 * samples)]
-    _refuse_unlike(label, *runs)
+    with borrowed(module):
+        first, second = (run_module(module, with_samples(inputs, own, count), count, loss, shapes) for count in (samples, 2 * samples))
+        if _unlike(label, first, second):
+            # What a module works out once and keeps, it works out in its first run only.
+            first = run_module(module, with_samples(inputs, own, samples), samples, loss, shapes)
+            second = run_module(module, with_samples(inputs, own, 2 * samples), 2 * samples, loss, shapes)
+    unlike = _unlike(label, first, second)
+    if unlike:
+        raise ModelError(unlike)
     seq_len, image_size = _sizes(inputs, item)
-    return _model(module, label, runs[0], runs[1], seq_len, image_size)
+    return _model(module, label, first, second, seq_len, image_size)
 
 
 def _model(  # noqa: PLR0913, PLR0917  # a module, its two runs and what a sample is
@@ -71,22 +77,25 @@ def _model(  # noqa: PLR0913, PLR0917  # a module, its two runs and what a sampl
     return Model(
         name=label, key=label.lower(), seq_len=seq_len, image_size=image_size, prologue=tuple(blocks[:before]), layers=folded(layers),
         epilogue=tuple(blocks[len(blocks) - after :]), tied_parameters=builder.tied, tensor_dims={},
+        uncut={"pipeline": cuts.reason} if cuts.reason else {},
     )  # fmt: skip
 
 
 def folded(blocks: Sequence[Block]) -> tuple[tuple[Block, int], ...]:
-    """Return runs of equal neighbours as one block and a count; its name is that of the first."""
+    """Return runs of equal neighbours as one block and a count; equal blocks are one object, named after the first."""
     found: list[tuple[Block, int]] = []
-    for block in blocks:
-        if found and found[-1][0].steps == block.steps and found[-1][0].input_elements == block.input_elements:
-            found[-1] = (found[-1][0], found[-1][1] + 1)
+    known: dict[tuple[tuple[Step, ...], int], Block] = {}
+    for one in blocks:
+        block = known.setdefault((one.steps, one.input_elements), one)
+        if found and found[-1][0] is block:
+            found[-1] = (block, found[-1][1] + 1)
         else:
             found.append((block, 1))
     return tuple(found)
 
 
 def _block(builder: Builder, segment: Segment, first: Run, second: Run, *, last: bool) -> Block:
-    name = segment.root or ("head" if last else "stem")
+    name = segment.root or ("head" if last else "stem" if not segment.first else "between")
     entering = 0
     if segment.entering is not None:
         size = builder.fit.amount([storage_of(first, segment.entering)], [storage_of(second, segment.entering)], name)
@@ -111,17 +120,18 @@ def _share_out(run: Run, cuts: Cuts) -> None:
         made[storage].saved += moved
 
 
-def _refuse_unlike(label: str, first: Run, second: Run) -> None:
-    """Refuse a module that does other things for other numbers of samples."""
+def _unlike(label: str, first: Run, second: Run) -> str:
+    """Return how two runs differ in what they do; empty where only their shapes do."""
     for one, two in zip(first.recorder.records, second.recorder.records, strict=False):
         if one.name != two.name or one.path != two.path or len(one.grads) != len(two.grads):
             where = f"{label}.{one.path}" if one.path else label
-            raise ModelError(
+            return (
                 f"{where} runs {one.name} for {first.samples} samples and {two.name} for {second.samples}; "
                 "a module must do the same whatever the batch"
             )
     if len(first.recorder.records) != len(second.recorder.records):
-        raise ModelError(f"{label} runs another number of ops for {second.samples} samples; a module must do the same whatever the batch")
+        return f"{label} runs another number of ops for {second.samples} samples; a module must do the same whatever the batch"
+    return ""
 
 
 def _sizes(inputs: Sequence[Any], item: str | None) -> tuple[int | None, int | None]:

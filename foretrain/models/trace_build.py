@@ -15,7 +15,7 @@ from foretrain.models.moves import Amount, Moves, Pass
 from foretrain.models.ops import Op
 from foretrain.models.product import Product, Size
 from foretrain.models.recurrent import Recurrent
-from foretrain.models.trace_chains import Uses, chains
+from foretrain.models.trace_chains import Uses, chains, needed
 from foretrain.models.trace_cuts import Segment
 from foretrain.models.trace_fit import Fit
 from foretrain.models.trace_record import Data, Record
@@ -47,8 +47,8 @@ class Builder:
             if record.kind == "moves" or (record.kind == "view" and record.grads):
                 waiting.append(record)
             elif record.kind != "view":
-                found += [*self._moves(waiting), *self._product(record)]
-                waiting = []
+                before, waiting = needed(waiting, record)
+                found += [*self._moves(before), *self._product(record)]
         return (*found, *self._moves(waiting))
 
     def unused(self) -> tuple[Op, ...]:

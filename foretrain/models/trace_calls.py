@@ -114,13 +114,20 @@ class _Opaque(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, shape: Any, *tensors: Any) -> Any:
-        ctx.inputs = [(one.shape, one.dtype) for one in tensors]
+        ctx.inputs = [(one.shape, one.stride(), one.dtype) for one in tensors]
         return torch.empty(shape, dtype=tensors[0].dtype, device=tensors[0].device)
 
     @staticmethod
     def backward(ctx: Any, *_grads: Any) -> Any:
         wanted = zip(ctx.inputs, ctx.needs_input_grad[1:], strict=True)
-        return (None, *(torch.empty(shape, dtype=dtype, device="meta") if needed else None for (shape, dtype), needed in wanted))
+        return (None, *(_like(*made) if needed else None for made, needed in wanted))
+
+
+def _like(shape: Any, stride: Any, dtype: Any) -> Any:
+    """Return a gradient laid out as the input is, which is how the kernels write it; where that repeats data, without repeats."""
+    if 0 in stride:
+        return torch.empty(shape, dtype=dtype, device="meta")
+    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
 def _dropout(data: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:  # noqa: FBT001, FBT002  # torch's signature

@@ -36,7 +36,7 @@ class Uses:
         Backward it works out again what lies inside it, from its inputs; that is what it keeps of itself.
         Source: Ansel et al., PyTorch 2, ASPLOS 2024, section 4.2 (the partitioner recomputes pointwise ops rather than keep them).
         """
-        grads = [grad for record in chain for grad in record.grads if grad.kind == "moves"]
+        grads = [grad for record in reversed(chain) for grad in record.grads if grad.kind == "moves"]
         inputs = _read_from_outside(chain)
         inside = {one.storage for record in chain for one in record.writes}
         forward = (*inputs, *_read_by_others(chain, self.readers, self.run.outputs))
@@ -58,12 +58,24 @@ def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Recor
         if not record.fusible:
             found.append((set(), [record]))
             continue
-        touched = {one.storage for one in (*record.reads, *record.writes)} - apart
+        touched = {one.storage for done in (record, *record.grads) for one in (*done.reads, *done.writes)} - apart
         joined = [entry for entry in found if entry[0] & touched]
         kept = [entry for entry in found if not entry[0] & touched]
         members = [one for _, group in joined for one in group]
         found = [*kept, (touched.union(*(group for group, _ in joined)), [*members, record])]
     return sorted((sorted(group, key=lambda one: one.number) for _, group in found), key=lambda group: group[0].number)
+
+
+def needed(records: Sequence[Record], product: Record) -> tuple[list[Record], list[Record]]:
+    """Return the records that a product waits for, and those that can as well run after it, beside others that they join."""
+    wanted = {one.storage for one in product.reads}
+    first: list[Record] = []
+    for record in reversed(records):
+        if not record.fusible or record.kind == "view" or wanted & {one.storage for one in record.writes}:
+            wanted |= {one.storage for one in record.reads}
+            first.append(record)
+    chosen = {id(one) for one in first}
+    return first[::-1], [one for one in records if id(one) not in chosen]
 
 
 def _note(users: dict[int, list[Record]], record: Record) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foretrain.errors import ModelError
+from foretrain.models.trace_constants import Constants
 from foretrain.models.trace_rules import (
     CONVOLUTION,
     CONVOLUTION_BACKWARD,
@@ -74,6 +75,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.compute = compute
         self.shapes = shapes
+        self.constants = Constants()
         self.records: list[Record] = []
         self.calls: list[Call] = []
         self.savers: dict[int, list[int]] = {}
@@ -205,7 +207,8 @@ class Recorder(TorchDispatchMode):
         if not tensors and info.factory:
             made = self.shapes.constant(func, args, kwargs)
             if made.device.type == "meta" and not info.empty:
-                self._record(info, [], made, args, func)
+                self.constants.follow(func, info, tensors, args, kwargs, made)
+                self._record(info, [], made, args)
             return made
         if all(tensor.device.type != "meta" for tensor in tensors):
             return func(*args, **kwargs)  # constants, which a module may look at
@@ -213,6 +216,8 @@ class Recorder(TorchDispatchMode):
             args, kwargs = self._shaped(args), {key: self._shaped(value) for key, value in kwargs.items()}
             tensors = list(_tensors(args, kwargs))
         if info.needs_data and not _positions_only(info.name, args):
+            if self.constants.all_known(tensors):
+                return self.constants.evaluate(func, args, kwargs)
             raise ModelError(_data_needed(info.name))
         if has_no_formula(info.namespace, info.name) and not info.view:
             raise ModelError(
@@ -223,7 +228,8 @@ class Recorder(TorchDispatchMode):
             kwargs = {**kwargs, "device": torch.device("meta")}
         result = self.shapes.run(func, args, kwargs)
         if not info.empty:
-            self._record(info, tensors, result, args, func)
+            self.constants.follow(func, info, tensors, args, kwargs, result)
+            self._record(info, tensors, result, args)
         return result
 
     def _shaped(self, value: Any) -> Any:
@@ -233,8 +239,8 @@ class Recorder(TorchDispatchMode):
             return type(value)(self._shaped(one) for one in value)
         return value
 
-    def _record(self, info: Any, tensors: Sequence[Any], result: Any, args: Any, func: Any) -> None:
-        record = Record(info.name, "view" if info.view else "moves", self.path, len(self.records))
+    def _record(self, info: Any, tensors: Sequence[Any], result: Any, args: Any) -> None:
+        record = Record(info.name, "view" if info.view else "moves", self.path, len(self.records), fusible=info.view)
         if not info.view:
             self._fill(record, info, tensors, result, args)
         if self.backward:

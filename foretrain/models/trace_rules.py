@@ -23,6 +23,8 @@ _MATRIX_WORDS = frozenset({
 _POINTWISE_NAMES = ("upsample_", "_upsample_", "fft_")
 """Beginnings of names with such a word that interpolate or only permute."""
 
+_NO_MATRIX = frozenset({"linalg_vector_norm", "linalg_cross"})
+
 VIEWS = frozenset({"_unsafe_view", "_reshape_alias", "lift_fresh", "detach", "alias", "real", "view_as_real", "view_as_complex"})
 """Ops that make a new tensor over the same data, beside those whose schema says so: they cost nothing."""
 EMPTY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize", "set"})
@@ -66,6 +68,6 @@ def has_no_formula(namespace: str, name: str) -> bool:
     """Tell whether an op may multiply matrices in a way that is not known here: it is refused, since its FLOPs would pass for none."""
     if namespace not in ("aten", "prims"):
         return True
-    if is_product(name) or name.startswith(_POINTWISE_NAMES):
+    if is_product(name) or name in _NO_MATRIX or name.startswith(_POINTWISE_NAMES):
         return False
     return any(word in _MATRIX_WORDS for word in name.split("_"))

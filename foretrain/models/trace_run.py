@@ -109,16 +109,17 @@ def targets(outputs: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def training(module: Any) -> Iterator[None]:
-    """Put a module that is in evaluation into training for a while; parts of one in training that are not stay as they are."""
-    modes = [] if module.training else [(one, one.training) for one in module.modules()]
-    if modes:
+def borrowed(module: Any) -> Iterator[None]:
+    """Put a module in evaluation into training, and leave all its modules afterwards as they were: what they note belongs to a trace."""
+    before = [(one, dict(one.__dict__)) for one in module.modules()]
+    if not module.training:
         module.train()
     try:
         yield
     finally:
-        for one, mode in modes:
-            one.training = mode
+        for one, attributes in before:
+            one.__dict__.clear()
+            one.__dict__.update(attributes)
 
 
 def _plain(outputs: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import lru_cache
 
 from foretrain.errors import ForetrainError
 from foretrain.models.load import load_model
+from foretrain.models.model import Model
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.validate.cells import Row, needed, number, text, whole
@@ -51,9 +53,15 @@ def job_of(row: Row, library: Library) -> Job | Refusal:
         return Refusal(re.sub(r"\s+", " ", str(error)))
 
 
+@lru_cache(maxsize=1024)
+def _model(name: str, image_size: int | None) -> Model:
+    """Return a traced architecture; rows of both memory formats share it."""
+    return load_model(f"timm:{name}").at_image(image_size)
+
+
 def _job(row: Row, library: Library) -> Job:
     name = text(row, "model")
-    model = load_model(f"timm:{name}").at_image(whole(row, "image_size"))
+    model = _model(name, whole(row, "image_size"))
     one = {**row, "n_accelerators": text(row, "n_accelerators") or "1", "n_nodes": "1"}
     cluster, said_of_cluster = cluster_of(one, library.cluster)
     precision, chip, said_of_precision = precision_of(text(row, "precision"), cluster.accelerator)
