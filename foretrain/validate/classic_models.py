@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from foretrain.errors import ModelError
+from foretrain.models.architectures import build_model
 from foretrain.models.load import load_model
 from foretrain.models.model import Model
+from foretrain.models.timm_name import PREFIX, timm_model
 from foretrain.validate.cells import Row, text
 
 
@@ -75,6 +77,8 @@ def model_of(row: Row) -> tuple[Model, tuple[str, ...]]:
 
 @lru_cache(maxsize=1024)
 def _loaded(name: str, seq_len: int | None, image_size: int | None) -> Model:
+    if name.startswith(PREFIX):
+        return build_model(replace(timm_model(name), image_size=image_size))
     return load_model(name).at_sequence(seq_len).at_image(image_size)
 
 
@@ -86,7 +90,7 @@ def _name(words: str, data: str, framework: str) -> tuple[str, str]:
     if not words:
         raise ModelError("model is not given")
     if re.fullmatch(r"[a-z0-9_]+", words):
-        return f"timm:{words}", ""
+        return f"{PREFIX}{words}", ""
     raise ModelError(f"model {words!r} is not in this release's library")
 
 

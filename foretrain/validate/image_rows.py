@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from foretrain.errors import ForetrainError
-from foretrain.models.load import load_model
+from foretrain.models.architectures import build_model
 from foretrain.models.model import Model
+from foretrain.models.timm_name import timm_model
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.validate.cells import Row, needed, number, text, whole
@@ -56,7 +57,7 @@ def job_of(row: Row, library: Library) -> Job | Refusal:
 @lru_cache(maxsize=1024)
 def _model(name: str, image_size: int | None) -> Model:
     """Return a traced architecture; rows of both memory formats share it."""
-    return load_model(f"timm:{name}").at_image(image_size)
+    return build_model(replace(timm_model(f"timm:{name}"), image_size=image_size))
 
 
 def _job(row: Row, library: Library) -> Job:
