@@ -35,7 +35,9 @@ _GREATEST = {
 }  # fmt: skip
 # Least value of a rate, far below any machine: less would only overflow what is divided by it.
 _LEAST = {"FLOP/s": 1e3, "B/s": 1e3}
-_FRACTIONS = ("efficiency", "sustained", "forward", "backward", "narrow_head")
+_FRACTIONS = (
+    "efficiency", "sustained", "forward", "backward", "narrow_head", "data", "weight", "strided_data", "few_channels", "direct",
+)  # fmt: skip
 _PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
 KERNELS = ("flash1", "flash2", "flash3", "xla")
 WORDS = {
@@ -102,6 +104,7 @@ def bounds_of(name: str) -> Bounds:
         "math_share": Bounds(unit, 0.0, 1.0, above_zero=True),
         "memory_share": Bounds(unit, 0.0, 1.0, above_zero=False),
         "supply_efficiency": Bounds(unit, 0.5, 1.0, above_zero=True),
+        "winograd": Bounds(unit, 1.0, 4.0, above_zero=True),
     }
     if name.endswith("_scale"):
         return Bounds(unit, 0.01, 2.0, above_zero=False)

@@ -32,6 +32,37 @@ class MatmulCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionRates:
+    """Rates of the passes of a convolution relative to products of the same shape: result, gradient of data, of weights.
+
+    `strided_data` scales the gradient of data where the convolution strides.
+    """
+
+    forward: float
+    data: float
+    weight: float
+    strided_data: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionCurve:
+    """How an accelerator runs convolutions: as products on `matrix` units where it has them, in fp32 and else on `vector` units.
+
+    Vector units have a `depth_fill` of their own, and run 3×3 and 5×5 convolutions of stride 1 `winograd` times as fast. Matrix
+    units take channels in multiples of `channel_multiple`, and keep the share `few_channels` of their rate where there are fewer.
+    Depthwise convolutions, and small groups where that is quicker, run without products at the share `direct` of the vector peak.
+    """
+
+    matrix: ConvolutionRates | None
+    vector: ConvolutionRates
+    depth_fill: float
+    winograd: float
+    channel_multiple: int
+    few_channels: float
+    direct: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionCurve:
     """Fraction of dense peak that a fused attention kernel reaches on full-length rows, forward and backward.
 
@@ -133,6 +164,8 @@ class Accelerator:
     """Standard deviation of the speed of devices of this kind, relative: a synchronous step waits for the slowest of them."""
     host_bytes_per_s: float
     power: AcceleratorPower
+    convolution: ConvolutionCurve | None = None
+    """None: convolutions run as the products that they are."""
     assumed: tuple[str, ...] = ()
     """Fields of the profile whose source is memory or an estimate, for the 'assumed' line of a prediction."""
 

@@ -30,6 +30,7 @@ def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerat
         spread=file.spread,
         host_bytes_per_s=file.host_bytes_per_s,
         power=file.power.power(),
+        convolution=None if file.convolution is None else file.convolution.curve(),
         assumed=assumed(data, file),
     )
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from foretrain.fields import KERNELS, words_of
-from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve
+from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
@@ -30,6 +30,33 @@ class MatmulFile(Strict):
         if len(self.tiles) != len(self.tile_efficiency):
             raise ValueError(f"{len(self.tile_efficiency)} values of tile_efficiency for {len(self.tiles)} tiles; give one per tile")
         return self
+
+
+class ConvolutionRatesFile(Strict):
+    """See `ConvolutionRates`."""
+
+    forward: Number
+    data: Number
+    weight: Number
+    strided_data: Number
+
+
+class ConvolutionFile(Strict):
+    """See `ConvolutionCurve`; without `matrix` all dtypes run on vector units."""
+
+    matrix: ConvolutionRatesFile | None = None
+    vector: ConvolutionRatesFile
+    depth_fill: Number
+    winograd: Number
+    channel_multiple: Count
+    few_channels: Number
+    direct: Number
+
+    def curve(self) -> ConvolutionCurve:
+        """Return what the simulator reads."""
+        vector = ConvolutionRates(**vars(self.vector))
+        matrix = None if self.matrix is None else ConvolutionRates(**vars(self.matrix))
+        return ConvolutionCurve(**{**vars(self), "vector": vector, "matrix": matrix})
 
 
 class AttentionFile(Strict):
@@ -109,6 +136,7 @@ class AcceleratorFile(ProfileFile):
     spread: Number
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
     power: PowerFile
+    convolution: ConvolutionFile | None = None
 
 
 class ProtocolFile(Strict):

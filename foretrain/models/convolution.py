@@ -83,8 +83,7 @@ class Conv(Op):
         )  # fmt: skip
 
     def _pass(self, name: str, shape: Convolution, layout: Layout) -> Kernel:
-        maps = self.in_channels * prod(self.in_size) + self.out_channels * prod(self.out_size)
         return Kernel(
             name=name, kind=KernelKind.CONVOLUTION, flop=shape.flop, model_flop=shape.flop,
-            moved_bytes=(self._samples(layout) * maps + self._filters) * layout.element_bytes, convolution=shape,
+            moved_bytes=(shape.maps + shape.filters) * layout.element_bytes, convolution=shape,
         )  # fmt: skip

@@ -86,6 +86,16 @@ class Convolution:
         return 2.0 * self.samples * prod(self.out_size) * self.out_channels * (self.in_channels // self.groups) * prod(self.kernel)
 
     @property
+    def maps(self) -> int:
+        """Elements of the two tensors of maps that a pass reads and writes."""
+        return self.samples * (self.in_channels * prod(self.in_size) + self.out_channels * prod(self.out_size))
+
+    @property
+    def filters(self) -> int:
+        """Elements of the filters."""
+        return self.in_channels * self.out_channels // self.groups * prod(self.kernel)
+
+    @property
     def gemm(self) -> Gemm:
         """The product of an implicit GEMM, one per group. **Source:** Chetlur et al., cuDNN, arXiv:1410.0759, section 3."""
         taps = prod(self.kernel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, prod
+from typing import TypedDict
 
 from foretrain.errors import ModelError
 from foretrain.models import image_patterns as patterns
@@ -16,6 +17,14 @@ from foretrain.models.stream import Streaming, Traffic
 
 Sizes = int | tuple[int, ...]
 Branch = Callable[["Tape"], object]
+
+
+class Learning(TypedDict):
+    """What a product with weights learns and keeps."""
+
+    trained: bool
+    input_grad: bool
+    saves_input: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +68,7 @@ class Tape:
 
     # ── products ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def conv(
+    def conv(  # noqa: PLR0913 - what a layer is, by name
         self, width: int, kernel: Sizes, *, stride: int = 1, padding: Sizes | None = None, groups: int = 1, bias: bool = False,
         shared: bool = False, name: str = "conv",
     ) -> Tape:  # fmt: skip
@@ -135,7 +144,7 @@ class Tape:
         self.steps.append(CrossEntropy(name="cross_entropy", tokens=prod(self.tensor.size), vocab=self.channels))
         return self
 
-    def stream(
+    def stream(  # noqa: PLR0913 - what a layer is, by name
         self, name: str, traffic: Traffic, *, fused: Traffic | None = None, pattern: str = "", parameters: int = 0,
         kept: bool = False, reads_again: bool = False, mask_bytes: float = 0.0,
     ) -> Tape:  # fmt: skip
@@ -200,8 +209,8 @@ class Tape:
         """Return a number per spatial dimension."""
         return sizes if isinstance(sizes, tuple) else (sizes,) * len(self.tensor.size)
 
-    def _learning(self) -> dict[str, bool]:
-        return {"trained": self.trained, "input_grad": self.tensor.grad, "saves_input": not self.tensor.kept}
+    def _learning(self) -> Learning:
+        return Learning(trained=self.trained, input_grad=self.tensor.grad, saves_input=not self.tensor.kept)
 
     def _weighted(self, op: Conv | Linear, width: int, size: tuple[int, ...]) -> Tape:
         self.steps.append(op)

@@ -8,9 +8,15 @@ from math import ceil, log, log2, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
-from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind
+from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, KernelKind
 from foretrain.sim.clock import Point
+from foretrain.sim.convolution import convolver
 from foretrain.software.profile import Software
+
+REORDERS = 2
+"""Transposes around a convolution, one for each tensor of maps."""
+PARTIAL_BYTES = 4.0
+"""Partial sums are fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,8 @@ class Pricer:
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[Gemm | FusedAttention, float] = {}
+        self._known: dict[tuple[Gemm, float | None], float] = {}
+        self._convolver = convolver(accelerator, dtype, self.gemm_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -78,17 +85,21 @@ class Pricer:
         memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest * point.memory_time
         floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
         bound = max(math_s, memory_s) / point.duty
-        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * kernel.launches
+        reordered_bytes, reorders = self._reordered(kernel)
+        reorder_s = self.stream_s(reordered_bytes, reorders) * self.slowest * point.memory_time / point.duty
+        launches = kernel.launches + reorders
+        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
+        awake_s = reorder_s + bound * self._filled(kernel, math_s / point.math_time if by_math else 0.0)
         power = self.accelerator.power
         return Work(
             math_s=bound if by_math else 0.0,
-            memory_s=0.0 if by_math else bound,
+            memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=self.software.host.launch_s * kernel.launches,
+            host_s=self.software.host.launch_s * launches,
             math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
-            memory_j=kernel.moved_bytes * power.memory_j_per_byte,
-            busy_j=power.busy_w * point.busy_power * point.duty * bound * self._filled(kernel, math_s / point.math_time if by_math else 0.0),
+            memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
+            busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
 
@@ -117,22 +128,38 @@ class Pricer:
         ramp = self.accelerator.memory.half_bytes * launches
         return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
 
-    def gemm_s(self, gemm: Gemm) -> float:
+    def gemm_s(self, gemm: Gemm, depth_fill: float | None = None) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
 
-        **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization).
+        `depth_fill` stands in for that of the accelerator's products where it is given.
+
+        Where the tiles leave most units idle, units share a tile: each sums a part of the depth, and the parts are added up.
+
+        **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization); NVIDIA,
+        CUTLASS, efficient GEMM, "Parallelized Reductions" (split-K).
         """
-        known = self._known.get(gemm)
+        key = (gemm, depth_fill)
+        known = self._known.get(key)
         if known is None:
-            known = self._known[gemm] = min(self._tiled_s(gemm, index) for index in range(len(self.accelerator.matmul.tiles)))
+            fill = self.accelerator.matmul.depth_fill if depth_fill is None else depth_fill
+            known = self._known[key] = min(self._tiled_s(gemm, index, fill) for index in range(len(self.accelerator.matmul.tiles)))
         return known
 
-    def _tiled_s(self, gemm: Gemm, index: int) -> float:
+    def _tiled_s(self, gemm: Gemm, index: int, fill: float) -> float:
+        rows, columns = self.accelerator.matmul.tiles[index]
+        tiles = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns)
+        best, parts = self._waves_s(gemm.k, index, tiles, fill), 2
+        while tiles * parts <= self.accelerator.compute_units:
+            added = self.stream_s(2.0 * parts * gemm.batch * gemm.m * gemm.n * PARTIAL_BYTES)
+            best, parts = min(best, self._waves_s(gemm.k / parts, index, tiles * parts, fill) + added), 2 * parts
+        return best
+
+    def _waves_s(self, depth: float, index: int, tiles: int, fill: float) -> float:
         curve, units = self.accelerator.matmul, self.accelerator.compute_units
         rows, columns = curve.tiles[index]
-        waves = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) / units
+        waves = tiles / units
         played = (1 - curve.wave_smoothing) * ceil(waves) + curve.wave_smoothing * max(1.0, waves)
-        tile_flop = 2.0 * rows * columns * (gemm.k + curve.depth_fill)
+        tile_flop = 2.0 * rows * columns * (depth + fill)
         rate = self._peak / units * curve.sustained.get(self.dtype, min(curve.sustained.values())) * curve.tile_efficiency[index]
         return played * tile_flop / (rate * self.software.matmul_scale)
 
@@ -147,13 +174,23 @@ class Pricer:
         efficiency = top * (1 - narrow * (1 - curve.narrow_head)) * call.keys / (call.keys + curve.half_length)
         return flop / (self._peak * efficiency)
 
+    def _convolution_s(self, call: Convolution) -> float:
+        return self.gemm_s(call.gemm) if self._convolver is None else self._convolver.math_s(call)
+
+    def _reordered(self, kernel: Kernel) -> tuple[float, int]:
+        """Return the bytes and launches of the transposes around a kernel."""
+        if kernel.convolution is None or self._convolver is None:
+            return 0.0, 0
+        moved = self._convolver.reordered_bytes(kernel, channels_last=self.software.channels_last)
+        return moved, REORDERS if moved else 0
+
     def _math_s(self, kernel: Kernel) -> float:
         if kernel.kind == KernelKind.STREAM:
             return 0.0
         if kernel.gemm is not None:
             return self.gemm_s(kernel.gemm) * kernel.launches
         if kernel.convolution is not None:
-            return self.gemm_s(kernel.convolution.gemm) * kernel.launches
+            return self._convolution_s(kernel.convolution) * kernel.launches
         if kernel.attention is not None:
             return self.attention_s(kernel.attention, kernel.flop)
         raise ModelError(f"kernel {kernel.name!r} does math but names neither a product nor an attention shape; give its op one of them")

@@ -78,6 +78,7 @@ def _software(path: Path) -> Software:
         collective_scale=file.collective_scale,
         context_bytes=file.context_bytes,
         fragmentation=file.fragmentation,
+        channels_last=file.channels_last,
         assumed=assumed(tree.data, file),
     )
 

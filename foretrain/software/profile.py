@@ -83,4 +83,6 @@ class Software:
     """Device memory outside the allocator: context, communicators, workspaces."""
     fragmentation: float
     """Share of allocated memory that the allocator reserves beyond it."""
+    channels_last: bool = False
+    """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
     assumed: tuple[str, ...] = ()

@@ -61,6 +61,7 @@ class SoftwareFile(ProfileFile):
     collective_scale: Number
     context_bytes: Number
     fragmentation: Number
+    channels_last: bool = False
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:

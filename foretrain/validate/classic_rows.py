@@ -13,7 +13,7 @@ from foretrain.sim.recipe import Recipe
 from foretrain.validate.cells import Row, needed, number, text, whole
 from foretrain.validate.classic_machines import cluster_of
 from foretrain.validate.classic_models import model_of
-from foretrain.validate.classic_stacks import NO_UPDATE, software_of
+from foretrain.validate.classic_stacks import NO_UPDATE, laid_out, software_of
 from foretrain.validate.labels import Labels
 from foretrain.validate.llm_rows import Job, Library, Measured, Refusal
 
@@ -72,7 +72,7 @@ def _job(row: Row, library: Library) -> Job:
         cluster=_with_chip(cluster, chip),
         plan=Plan(dp=ranks, micro_batch=micro),
         recipe=Recipe(global_batch=ranks * micro * accumulation, precision=precision, optimizer=_optimizer(row)),
-        software=software,
+        software=laid_out(software, text(row, "framework"), precision=precision),
         assumed=(*said_of_model, *said_of_cluster, *said_of_software, *said_of_precision, *said_of_batch),
         steps=steps,
         without=() if updates else ("optimizer",),

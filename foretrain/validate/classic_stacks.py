@@ -64,6 +64,15 @@ def software_of(row: Row, load: Callable[[str], Software]) -> tuple[Software, tu
     return software, (stack.note,) if stack.note else ()
 
 
+def laid_out(software: Software, words: str, *, precision: str) -> Software:
+    """Return the profile with the memory format that `words` name; without any, channels last only where matrix units take them."""
+    if re.search(r"nhwc|channels.?last", words, re.IGNORECASE):
+        return replace(software, channels_last=True)
+    if re.search(r"nchw|contiguous", words, re.IGNORECASE):
+        return replace(software, channels_last=False)
+    return replace(software, channels_last=software.channels_last and precision != "fp32")
+
+
 def _stack(row: Row) -> Stack:
     for stack in STACKS:
         fits = re.search(stack.pattern, text(row, "framework"), re.IGNORECASE)

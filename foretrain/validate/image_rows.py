@@ -15,7 +15,7 @@ from foretrain.sim.recipe import Recipe
 from foretrain.validate.cells import Row, needed, number, text, whole
 from foretrain.validate.classic_machines import cluster_of
 from foretrain.validate.classic_rows import MS, precision_of
-from foretrain.validate.classic_stacks import software_of
+from foretrain.validate.classic_stacks import laid_out, software_of
 from foretrain.validate.labels import Labels
 from foretrain.validate.llm_rows import Job, Library, Measured, Refusal
 
@@ -68,13 +68,13 @@ def _job(row: Row, library: Library) -> Job:
     precision, chip, said_of_precision = precision_of(text(row, "precision"), cluster.accelerator)
     ranks = whole(one, "n_accelerators") or 1
     batch = needed(row, "batch", "the batch")
-    words = {"framework": f"{text(row, 'framework')} {text(row, 'library')} {text(row, 'memory_format')}", "kind": "no input"}
+    words = {"framework": f"{text(row, 'framework')} {text(row, 'library')}", "kind": "no input"}
     software, said_of_software = software_of(words, library.software)
     return Job(
         model=model,
         cluster=replace(cluster, node=replace(cluster.node, accelerator=chip)),
         plan=Plan(dp=ranks, micro_batch=batch),
         recipe=Recipe(global_batch=ranks * batch, precision=precision, optimizer="momentum"),
-        software=software,
+        software=laid_out(software, text(row, "memory_format"), precision=precision),
         assumed=(*said_of_cluster, *said_of_precision, *said_of_software),
     )

@@ -38,7 +38,8 @@ def _stem(tape: Tape) -> Block:
     tape.concat(lambda t: t.max_pool(3, 2), lambda t: t.unit(96, 3, stride=2, padding=0, name="conv4"))
 
     def seven(t: Tape) -> None:
-        t.unit(64, 1, name="seven.1").unit(64, (1, 7), name="seven.2").unit(64, (7, 1), name="seven.3").unit(96, 3, padding=0, name="seven.4")
+        t.unit(64, 1, name="seven.1").unit(64, (1, 7), name="seven.2").unit(64, (7, 1), name="seven.3")
+        t.unit(96, 3, padding=0, name="seven.4")
 
     tape.concat(lambda t: t.unit(64, 1, name="three.1").unit(96, 3, padding=0, name="three.2"), seven)
     tape.concat(lambda t: t.unit(192, 3, stride=2, padding=0, name="conv5"), lambda t: t.max_pool(3, 2))

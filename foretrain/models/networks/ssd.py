@@ -43,8 +43,9 @@ def build(spec: Ssd) -> Model:
     layers = _backbone(tape, spec)
     maps = [tape.tensor]
     for number, (inner, outer, shrinks) in enumerate(_SCALES, 2):
-        _conv(tape, spec, inner, 1, name=f"scale{number}.1")
-        _conv(tape, spec, outer, 3, stride=2 if shrinks else 1, padding=1 if shrinks else 0, name=f"scale{number}.2")
+        bias = not spec.batch_norm
+        _rectify(tape.conv(inner, 1, bias=bias, name=f"scale{number}.1"), spec)
+        _rectify(tape.conv(outer, 3, stride=1 + shrinks, padding=int(shrinks), bias=bias, name=f"scale{number}.2"), spec)
         layers.append(tape.close(f"scale{number}"))
         maps.append(tape.tensor)
     return image_model(spec, build, stem, layers, _heads(spec, maps))
@@ -62,12 +63,11 @@ def _backbone(tape: Tape, spec: Ssd) -> list[Block]:
     return blocks
 
 
-def _conv(tape: Tape, spec: Ssd, width: int, kernel: int, *, stride: int = 1, padding: int = 0, name: str) -> None:
-    tape.conv(width, kernel, stride=stride, padding=padding, bias=not spec.batch_norm, name=name)
+def _rectify(tape: Tape, spec: Ssd) -> None:
     if spec.batch_norm:
-        tape.norm(relu=True, name=f"{name}.norm")
+        tape.norm(relu=True)
     else:
-        tape.relu(name=f"{name}.relu")
+        tape.relu()
 
 
 def _heads(spec: Ssd, maps: list[Tensor]) -> Block:
