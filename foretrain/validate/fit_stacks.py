@@ -1,8 +1,10 @@
-"""Fits the rates and launch costs of software profiles to the classic and image runs, robustly, with priors, and cross-validates them.
+"""Fits the rates of software profiles to the classic and image runs, robustly, with priors, and cross-validates them.
 
-One constant set per software profile: rates of its products and streams, host time of a launch. No constant belongs to a row, a source
-or a model. The logarithm of a constant over its centre has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair
-of model and accelerator weighs the same. Cross-validation leaves out each model in turn.
+One constant set per software profile: how fast its matrix products, memory-bound kernels and collectives run relative to the curves of
+the accelerator. No constant belongs to a row, a source or a model. Every run is simulated once; a rate divides the seconds of its class
+of the breakdown, which is exact where the device is what is waited for, and is checked by simulating again with the fitted constants.
+The logarithm of a constant over the profile's own has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair of model
+and accelerator weighs the same. Cross-validation leaves out groups of models in turn.
 
     python -m foretrain.validate.fit_stacks [PROFILE ...] [--out reports/fit-stacks]
 """
@@ -11,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from foretrain.errors import ForetrainError
 from foretrain.hardware.load import load_cluster
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
-from foretrain.software.profile import Software
 from foretrain.validate.answers import step_time_s
+from foretrain.validate.cells import Row
 from foretrain.validate.llm_rows import Job, Library
 from foretrain.validate.runs_file import bundled_runs
 from foretrain.validate.step_kinds import STEP_KINDS
@@ -35,98 +36,87 @@ from foretrain.validate.step_kinds import STEP_KINDS
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 FILES = ("classic_runs.csv", "image_model_runs.csv")
-FIELDS = ("matmul_scale", "stream_scale", "launch_s", "collective_scale")
-WIDTHS = (0.35, 0.35, 0.5, 0.5)
+FIELDS = ("matmul_scale", "stream_scale", "collective_scale")
+CLASSES = (("math",), ("memory", "optimizer"), ("data_parallel",))
+"""Classes of the breakdown whose seconds each constant divides."""
+WIDTHS = (0.3, 0.3, 0.4)
 """Widths of the priors, relative."""
 LOSS_SCALE = 0.1
-PRIOR_WEIGHT = 0.5
-STEP = 0.05
-MOST = 60
-"""Runs of a profile that are fitted: every n-th of them where there are more."""
+PRIOR_WEIGHT = 1.0
+FOLDS = 4
+"""Most groups of models that are left out in turn."""
+CHUNK = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One run."""
+    """One run: seconds by constant, seconds that no constant changes, seconds measured; `held` are the constants of its profile."""
 
     profile: str
     model: str
     accelerator: str
-    job: Job
+    parts: tuple[float, ...]
+    rest_s: float
     measured_s: float
+    held: tuple[float, ...]
 
 
-def cases(profiles: Sequence[str]) -> dict[str, list[Case]]:
-    """Return the runs of the bundled files by software profile, thinned."""
+def case_of(kind: str, row: Row) -> Case | None:
+    """Return the case of a row, None where it cannot be simulated or was not measured."""
     library = Library(cluster=lambda name: load_cluster(f"{name}:1"), software=load_software)
-    found: dict[str, list[Case]] = defaultdict(list)
-    for file in FILES:
-        runs = bundled_runs(file)
-        kind = STEP_KINDS[runs.kind]
-        for line in runs.lines:
-            job, seconds = kind.job(line.cells, library), kind.measured(line.cells).step_time_s
-            if isinstance(job, Job) and seconds is not None and (not profiles or job.software.key in profiles):
-                case = Case(profile=job.software.key, model=job.model.key, accelerator=job.cluster.accelerator.key, job=job, measured_s=seconds)
-                found[case.profile].append(case)
-    return {name: group[:: max(1, round(len(group) / MOST))] for name, group in found.items()}
-
-
-def changed(software: Software, logs: Sequence[float]) -> Software:
-    """Return the profile with every constant at its factor."""
-    matmul, stream, launch, collective = (math.exp(value) for value in logs)
-    host = replace(software.host, launch_s=software.host.launch_s * launch)
-    return replace(
-        software, matmul_scale=software.matmul_scale * matmul, stream_scale=software.stream_scale * stream, host=host,
-        collective_scale=software.collective_scale * collective,
+    job, seconds = STEP_KINDS[kind].job(row, library), STEP_KINDS[kind].measured(row).step_time_s
+    if not isinstance(job, Job) or seconds is None:
+        return None
+    try:
+        played = simulate(job.model, job.cluster, job.plan, job.recipe, software=job.software)
+    except ForetrainError:
+        return None
+    counted = [tuple(name for name in names if name not in job.without) for names in CLASSES]
+    parts = tuple(job.steps * sum(played.breakdown[name] for name in names) for names in counted)
+    return Case(
+        profile=job.software.key, model=job.model.key, accelerator=job.cluster.accelerator.key, parts=parts,
+        rest_s=step_time_s(job, played) - sum(parts), measured_s=seconds,
+        held=tuple(getattr(job.software, field) for field in FIELDS),
     )  # fmt: skip
 
 
-_HELD: list[Case] = []
-"""Held by each worker process, so that a task is a few numbers."""
+def _cases(task: tuple[str, list[Row]]) -> list[Case]:
+    kind, rows = task
+    return [case for row in rows if (case := case_of(kind, row)) is not None]
 
 
-def _hold(found: list[Case]) -> None:
-    _HELD[:] = found
+def cases(workers: int) -> dict[str, list[Case]]:
+    """Return the runs of the bundled files by software profile."""
+    tasks: list[tuple[str, list[Row]]] = []
+    for file in FILES:
+        runs = bundled_runs(file)
+        rows: list[Row] = [line.cells for line in runs.lines]
+        tasks += [(runs.kind, rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
+    found: dict[str, list[Case]] = defaultdict(list)
+    with ProcessPoolExecutor(workers) as pool:
+        for chunk in pool.map(_cases, tasks):
+            for case in chunk:
+                found[case.profile].append(case)
+    return dict(found)
 
 
-def _error(task: tuple[int, tuple[float, ...]]) -> float:
-    index, logs = task
-    case = _HELD[index]
-    job = case.job
-    try:
-        played = simulate(job.model, job.cluster, job.plan, job.recipe, software=changed(job.software, logs))
-    except ForetrainError:
-        return math.nan
-    return math.log(step_time_s(job, played) / case.measured_s)
+def errors(group: Sequence[Case], logs: Vector) -> Vector:
+    """Return log(predicted / measured) with every constant at its factor."""
+    parts = np.array([case.parts for case in group])
+    rest = np.array([case.rest_s for case in group])
+    return np.asarray(np.log((parts / np.exp(logs)).sum(axis=1) + rest) - np.log([case.measured_s for case in group]))
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Robust least squares over some cases of one profile."""
+def fit(group: Sequence[Case]) -> Vector:
+    """Return the logarithms of the factors on the constants that fit a group best."""
+    weights = weights_of(group)
 
-    pool: ProcessPoolExecutor
-    indices: tuple[int, ...]
-    weights: Vector
+    def residuals(logs: Vector) -> Vector:
+        scaled = errors(group, logs) / LOSS_SCALE
+        robust = np.sign(scaled) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1)) * weights
+        return np.concatenate([robust, logs / np.array(WIDTHS) * PRIOR_WEIGHT])
 
-    def errors(self, logs: Sequence[float], chosen: Sequence[int]) -> Vector:
-        """Return log(predicted / measured) of the chosen cases."""
-        at = tuple(float(value) for value in logs)
-        return np.array(list(self.pool.map(_error, [(self.indices[i], at) for i in chosen], chunksize=4)))
-
-    def run(self, chosen: Sequence[int]) -> Vector:
-        """Return the logarithms of the factors that fit the chosen cases best."""
-
-        def residuals(logs: Vector) -> Vector:
-            errors = np.nan_to_num(self.errors(logs, chosen)) / LOSS_SCALE
-            robust = np.sign(errors) * np.sqrt(2 * (np.sqrt(1 + errors**2) - 1)) * self.weights[list(chosen)]
-            return np.concatenate([robust, logs / np.array(WIDTHS) * PRIOR_WEIGHT])
-
-        def slopes(logs: Vector) -> Vector:
-            base = residuals(logs)
-            return np.stack([(residuals(logs + step) - base) / STEP for step in np.eye(len(FIELDS)) * STEP], axis=1)
-
-        found = least_squares(residuals, np.zeros(len(FIELDS)), jac=slopes, max_nfev=8, xtol=5e-3, ftol=5e-3)
-        return np.asarray(found.x)
+    return np.asarray(least_squares(residuals, np.zeros(len(FIELDS))).x)
 
 
 def weights_of(group: Sequence[Case]) -> Vector:
@@ -137,65 +127,71 @@ def weights_of(group: Sequence[Case]) -> Vector:
     return np.array([counts[case.model, case.accelerator] ** -0.5 for case in group])
 
 
-def report(errors: Vector) -> dict[str, float]:
+def held_out(group: Sequence[Case]) -> Vector:
+    """Return the error of every case under constants that were fitted without its model."""
+    models = sorted({case.model for case in group})
+    result = errors(group, np.zeros(len(FIELDS)))
+    for fold in (models[start::FOLDS] for start in range(min(FOLDS, len(models)))):
+        inside = [case for case in group if case.model not in fold]
+        out = [index for index, case in enumerate(group) if case.model in fold]
+        result[out] = errors([group[index] for index in out], fit(inside) if inside else np.zeros(len(FIELDS)))
+    return result
+
+
+def report(found: Vector) -> dict[str, float]:
     """Return median and mean absolute error and bias in percent."""
-    relative = 100.0 * np.expm1(errors[~np.isnan(errors)])
-    if not relative.size:
-        return {"n": 0}
+    relative = 100.0 * np.expm1(found)
     return {
         "n": int(relative.size), "median_abs_pct": round(float(np.median(np.abs(relative))), 1),
         "mean_abs_pct": round(float(np.abs(relative).mean()), 1), "bias_pct": round(float(np.median(relative)), 1),
     }  # fmt: skip
 
 
-def fitted(fit: Fit, group: Sequence[Case], *, validate: bool) -> dict[str, Any]:
-    """Return the constants of one profile and its errors before, after and with each model left out."""
-    everything = range(len(group))
-    logs = fit.run(everything)
-    software = changed(group[0].job.software, [0.0 if group[0].job.software.host.launch_s == 0 and n == "launch_s" else v
-                                               for n, v in zip(FIELDS, logs, strict=True)])  # fmt: skip
-    result: dict[str, Any] = {
-        "constants": {"matmul_scale": round(software.matmul_scale, 3), "stream_scale": round(software.stream_scale, 3),
-                      "launch_us": round(software.host.launch_s * 1e6, 2), "collective_scale": round(software.collective_scale, 3)},
-        "before": report(fit.errors([0.0] * len(FIELDS), everything)),
-        "after": report(fit.errors(logs, everything)),
+def summary(group: Sequence[Case]) -> dict[str, Any]:
+    """Return the fitted constants of a profile and its errors as it is, fitted, and with models left out."""
+    logs = fit(group)
+    constants = dict(zip(FIELDS, np.round(np.array(group[0].held) * np.exp(logs), 3).tolist(), strict=True))
+    return {
+        "constants": constants, "as held": report(errors(group, np.zeros(len(FIELDS)))), "fitted": report(errors(group, logs)),
+        "models left out": report(held_out(group)),
     }  # fmt: skip
-    models = sorted({case.model for case in group})
-    if validate and len(models) > 1:
-        held = np.full(len(group), math.nan)
-        folds = models if len(models) <= FOLDS else [models[n::FOLDS] for n in range(FOLDS)]
-        for fold in folds:
-            out = [i for i in everything if group[i].model in fold]
-            held[out] = fit.errors(fit.run([i for i in everything if i not in out]), out)
-        result["models left out"] = report(held)
-    return result
 
 
-FOLDS = 4
-"""Most groups of models that are left out in turn."""
+def write(found: dict[str, Any], stem: Path) -> None:
+    """Write the summary of every profile as `stem`.json and .md."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    head = "| profile | runs | " + " | ".join(FIELDS) + " | as held | fitted | models left out |"
+    lines = [
+        "# Rates of software profiles fitted to classic and image runs", "",
+        "Written by `python -m foretrain.validate.fit_stacks`; not edited by hand. Errors are medians of |predicted / measured - 1| in %.",
+        "", head, "|" + "---|" * (head.count("|") - 1), *_rows(found.items()), "",
+    ]  # fmt: skip
+    stem.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _rows(found: Iterable[tuple[str, Any]]) -> list[str]:
+    stages = ("as held", "fitted", "models left out")
+    return [
+        f"| {name} | {one['as held']['n']} | " + " | ".join(str(one["constants"][field]) for field in FIELDS)
+        + " | " + " | ".join(str(one[stage]["median_abs_pct"]) for stage in stages) + " |"
+        for name, one in found
+    ]  # fmt: skip
 
 
 def main() -> None:
     """Fit, cross-validate, print, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profiles", nargs="*", help="software profiles; all by default")
-    parser.add_argument("--no-validation", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="path of the report without its suffix")
     arguments = parser.parse_args()
-    groups = cases(arguments.profiles)
-    flat = [case for group in groups.values() for case in group]
-    found: dict[str, Any] = {}
-    with ProcessPoolExecutor(arguments.workers, initializer=_hold, initargs=(flat,)) as pool:
-        start = 0
-        for name, group in groups.items():
-            fit = Fit(pool, tuple(range(start, start + len(group))), weights_of(group))
-            start += len(group)
-            found[name] = fitted(fit, group, validate=not arguments.no_validation)
-            print(name, json.dumps(found[name]), flush=True)
+    groups = cases(arguments.workers)
+    found = {name: summary(group) for name, group in sorted(groups.items()) if not arguments.profiles or name in arguments.profiles}
+    for name, one in found.items():
+        print(name, json.dumps(one))  # noqa: T201 - a report
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write(found, arguments.out)
 
 
 if __name__ == "__main__":
