@@ -13,6 +13,7 @@ from foretrain.hardware.load import load_cluster
 from foretrain.models.architectures import build_model
 from foretrain.models.load import load_model, load_spec
 from foretrain.models.model import Model
+from foretrain.models.tuning import ALL_LINEAR
 from foretrain.overrides import apply_overrides
 from foretrain.sim.fill import fill
 from foretrain.sim.plan import Plan
@@ -61,7 +62,9 @@ def read_job(options: JobOptions, layout: LayoutOptions, *, dp: int | None, unfo
     plan = replace(plan, unfold=plan.unfold | frozenset(unfold))
     recipe, assumed = read_recipe(options, settings, model, plan)
     software, assumed_software = read_software(options, settings)
-    return Job(model=model, cluster=cluster, software=software, plan=plan, recipe=recipe, assumed=(*assumed, *assumed_software))
+    targets = (f"LoRA targets {ALL_LINEAR} (--lora-targets)",) if options.lora_rank is not None and options.lora_targets is None else ()
+    assumed = (*assumed, *targets, *assumed_software)
+    return Job(model=model, cluster=cluster, software=software, plan=plan, recipe=recipe, assumed=assumed)
 
 
 def read_settings(settings: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -89,7 +92,32 @@ def read_model(options: JobOptions, settings: Settings) -> Model:
     model = load_model(options.model) if own else build_model(changed(load_spec(options.model), settings, "model"))
     wanted = {path: value for path, value in settings["recipe"].items() if path in ("seq_len", "image_size")}
     sizes = changed(Recipe(global_batch=1, seq_len=options.seq_len, image_size=options.image_size), {"recipe": wanted}, "recipe")
-    return model.at_sequence(sizes.seq_len).at_image(sizes.image_size)
+    return tuned(model.at_sequence(sizes.seq_len).at_image(sizes.image_size), options)
+
+
+def tuned(model: Model, options: JobOptions) -> Model:
+    """Return the model with what the options freeze frozen, and with their adapters.
+
+    Raises:
+        UsageError: where an option would change nothing.
+        ModelError: for names that the model does not have.
+    """
+    if options.lora_rank is None and options.lora_targets is not None:
+        raise UsageError("--lora-targets says where adapters go, but there are none; give --lora-rank, or leave it out")
+    if options.lora_rank is not None and options.freeze is not None:
+        raise UsageError("--freeze has nothing to freeze beside --lora-rank, which trains adapters only; leave one of them out")
+    if options.freeze is not None:
+        return model.frozen(*_names("--freeze", options.freeze))
+    if options.lora_rank is None:
+        return model
+    return model.with_lora(options.lora_rank, _names("--lora-targets", options.lora_targets or ALL_LINEAR))
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError(f"{option} {text!r} names nothing; give names with commas between them")
+    return names
 
 
 def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:

@@ -23,6 +23,14 @@ class JobOptions:
     image_size: Annotated[int | None, typer.Option(help="Pixels a side of an image. [default: the model's own]")] = None
     precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
     optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
+    lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank beside frozen weights.")] = None
+    lora_targets: Annotated[
+        str | None,
+        typer.Option(help="Products with adapters: qkv,projection, q_proj,v_proj, … [default: all-linear]", metavar="NAME,NAME,…"),
+    ] = None
+    freeze: Annotated[
+        str | None, typer.Option(help="Blocks not trained: embedding, layers, head or a block's name.", metavar="NAME,NAME,…")
+    ] = None
     settings: Annotated[
         tuple[str, ...],
         typer.Option("--set", help="Any other field: plan., recipe., cluster., software. or model. Repeatable.", metavar="PATH=VALUE"),

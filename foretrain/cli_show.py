@@ -22,7 +22,7 @@ from foretrain.models.model import Model
 from foretrain.sim.schedules.registry import SCHEDULES
 from foretrain.software import load as software
 from foretrain.units import show
-from foretrain.yamlfile import read_mapping
+from foretrain.yamlfile import read_json_or_yaml
 
 COUNTED = ("clusters", "nodes")
 """Kinds whose names may bear a number of nodes."""
@@ -125,6 +125,7 @@ def _model_rows(model: Model, data: Mapping[str, Any]) -> list[tuple[str, str, s
         ("model FLOPs", show(data["flop_per_sample"], "FLOP"), "per sample, forward and backward"),
         ("activations", show(data["activation_bytes_per_sample"], "B"), "saved per sample, 16 bit, unfused"),
         *((f"{name}", f"{size:,}", "tensor parallelism must divide it") for name, size in model.tensor_dims.items()),
+        *(("assumed", note, "nobody states it") for note in model.assumed),
     ]
 
 
@@ -203,7 +204,7 @@ def _kind_of_file(name: str) -> str:
     """Return the kind that a user's file looks like, by keys that only that kind has, its own or those of what it inherits."""
     path = Path(name if Path(name).exists() else name.rpartition(":")[0] or name).expanduser()
     for _ in range(LONGEST_LINE):
-        data = read_mapping(path)
+        data = read_json_or_yaml(path)
         base = str(data.get("base", ""))
         for kind, telling in _TELLING.items():
             if data.keys() & telling or base in SHELVES[kind].names():
@@ -216,7 +217,7 @@ def _kind_of_file(name: str) -> str:
 
 
 _TELLING = {
-    "models": {"layers", "hidden", "vocab"},
+    "models": {"layers", "hidden", "vocab", "architecture", "config", "model_type", "architectures", "transformers_version"},
     "clusters": {"node", "nodes"},
     "nodes": {"accelerator", "scale_up", "nics"},
     "accelerators": {"peak", "matmul", "compute_units"},

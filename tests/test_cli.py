@@ -20,11 +20,12 @@ OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
-        "--unfold", "--detail", "--seed", "--json", "--out", "--help",
+        "--lora-rank", "--lora-targets", "--freeze", "--unfold", "--detail", "--seed", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
+        "--lora-rank", "--lora-targets", "--freeze",
         "--seq-len", "--image-size", "--mode", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},

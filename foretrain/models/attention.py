@@ -22,7 +22,8 @@ class CoreAttention(Op):
     """Attention of `tokens` queries over as many keys, or over `key_tokens`, `heads` cut over tensor-parallel ranks.
 
     Values are as wide as queries and keys, or `value_dim`. `softcap` bounds the scores by a tanh. `sinks` are one learned score a
-    head that every softmax counts.
+    head that every softmax counts. `gradients` says which of Q, K and V (0, 1, 2) anything before still needs one of; None: all. A
+    fused kernel makes all of them anyway.
 
     It saves only what grows with the square of the sequence (scores after softmax, after dropout, and the mask; fused: the fp32
     log-sum-exp): that is what selective recomputation drops. Q, K and V belong to the product that made them (`Linear.saves_output`)
@@ -45,6 +46,7 @@ class CoreAttention(Op):
     value_dim: int | None = None
     softcap: bool = False
     sinks: bool = False
+    gradients: frozenset[int] | None = None
     trained: bool = True
     group: str = "core_attention"
 
@@ -76,15 +78,20 @@ class CoreAttention(Op):
         if layout.flash:
             return (self._fused(layout, backward=True),)
         tokens, keys, width, values = self.tokens, self._keys(), self.head_dim, self._values()
-        return (
+        queries, of_keys, of_values = (self.gradients is None or which in self.gradients for which in (0, 1, 2))
+        values_grad = self._product("context.values_grad", self._rows(keys, values, tokens, layout), values, layout)
+        queries_grad = self._product("scores.queries_grad", self._rows(tokens, width, keys, layout), width, layout)
+        keys_grad = self._product("scores.keys_grad", self._rows(keys, width, tokens, layout), width, layout)
+        scores = (
             self._product("context.dgrad", self._rows(tokens, keys, values, layout), values, layout),
-            self._product("context.values_grad", self._rows(keys, values, tokens, layout), values, layout),
+            *(values_grad,) * of_values,
             *self._dropout(layout, suffix=".grad"),
             self._scores_stream("softmax.grad", self._softmax(layout), layout, backward=True),
             *self._softcap("softcap.grad", SOFTCAP_EAGER.backward, SOFTCAP_EAGER.backward_launches, layout),
-            self._product("scores.queries_grad", self._rows(tokens, width, keys, layout), width, layout),
-            self._product("scores.keys_grad", self._rows(keys, width, tokens, layout), width, layout),
+            *(queries_grad,) * queries,
+            *(keys_grad,) * of_keys,
         )
+        return scores if queries or of_keys or self.sinks else (values_grad,)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes that selective recomputation would drop: 5·a·s²·b in 16 bits with dropout, fused 4·a·s·b."""

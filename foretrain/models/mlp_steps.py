@@ -5,7 +5,7 @@ from __future__ import annotations
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.model import Step
 from foretrain.models.parts import Experts, Mlp
-from foretrain.models.patterns import COMBINE, DISPATCH, ROUTE, GATE_ROWS
+from foretrain.models.patterns import COMBINE, DISPATCH, GATE_ROWS, ROUTE
 from foretrain.models.steps import Rows, activation, boundary, column, residual, row, whole
 from foretrain.models.stream import Streaming, Traffic
 

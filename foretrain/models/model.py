@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from foretrain.errors import ModelError
 from foretrain.models.ops import Boundary, Layout, Op
 from foretrain.models.patterns import FUSION_PATTERNS
+from foretrain.models.still import Still
 
 Step = Op | Boundary
 
@@ -30,6 +31,16 @@ class Block:
         """Parameters of one copy of the block."""
         return sum(op.parameters for op in self.ops)
 
+    @property
+    def trained_parameters(self) -> int:
+        """Those of them that are not frozen."""
+        return sum(op.parameters for op in self.ops if op.trained)
+
+    @property
+    def still(self) -> bool:
+        """Whether it has no backward pass: nothing in it or before it is trained."""
+        return all(isinstance(op, Still) for op in self.ops)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -38,7 +49,8 @@ class Model:
     `tied_parameters` counts the parameters that the epilogue shares with the prologue (tied embedding): counted once in
     `parameters`, held by both end stages of a pipeline. `tensor_dims` names what tensor parallelism must divide. A sample is a sequence
     of `seq_len` tokens, an image of `image_size` pixels a side, or, where both are None, a thing without a size. `rebuild` makes the
-    model again for another size. `undivided` says why a pipeline cannot cut it, where it cannot.
+    model again for another size. `tied_trained` is off where the shared ones are frozen. `undivided` says why a pipeline cannot cut it,
+    where it cannot.
     """
 
     name: str
@@ -54,6 +66,7 @@ class Model:
     rebuild: Callable[[int], Model] | None = None
     active_parameters: int | None = None
     undivided: str = ""
+    tied_trained: bool = True
     assumed: tuple[str, ...] = ()
     uncut: Mapping[str, str] = field(default_factory=dict)
     """Why it cannot be cut: by `pipeline` or by `tensor`; empty where it can, or the reason is evident."""
@@ -68,6 +81,12 @@ class Model:
         """All parameters, tied ones once."""
         ends = sum(block.parameters for block in (*self.prologue, *self.epilogue))
         return ends + sum(block.parameters * count for block, count in self.layers) - self.tied_parameters
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that are not frozen, tied ones once."""
+        total = sum(block.trained_parameters * count for block, count in self.blocks())
+        return total - (self.tied_parameters if self.tied_trained else 0)
 
     @property
     def item(self) -> str:
@@ -102,6 +121,26 @@ class Model:
         """Return the bytes that one sample saves for backward on one device, nothing recomputed, attention unfused, the rest fused."""
         layout = Layout(micro_batch=1, element_bytes=element_bytes, fused=FUSION_PATTERNS)
         return sum(count * op.saved_bytes(layout) for block, count in self.blocks() for op in block.ops)
+
+    def frozen(self, *names: str) -> Model:
+        """Return the model with some blocks frozen: `embedding`, `layers`, `head`, or a block's own name.
+
+        Raises:
+            ModelError: for an unknown name, or where nothing would be left to train.
+        """
+        from foretrain.models.tuning import frozen  # noqa: PLC0415  # tuning takes models apart, and so imports this module
+
+        return frozen(self, names)
+
+    def with_lora(self, rank: int, targets: Iterable[str] = ("all-linear",)) -> Model:
+        """Return the model frozen, with adapters of `rank` beside the products that `targets` name.
+
+        Raises:
+            ModelError: for a rank that is none, or a target that no product has.
+        """
+        from foretrain.models.tuning import with_lora  # noqa: PLC0415  # as above
+
+        return with_lora(self, rank, targets)
 
     def at_sequence(self, seq_len: int | None) -> Model:
         """Return the same model at another sequence length; None means its own.

@@ -115,7 +115,9 @@ def _tied(network: Network) -> int:
     """Return the parameters of the table that the head uses as well."""
     if not network.head.tied or not isinstance(network.source, TokenInput):
         return 0
-    return network.source.vocab * network.source.width
+    own = network.decoder is not None and not network.decoder.source.shared
+    table = network.decoder.source if network.decoder is not None and own else network.source
+    return table.vocab * table.width
 
 
 def _tensor_dims(network: Network) -> Mapping[str, int]:

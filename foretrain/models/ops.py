@@ -183,3 +183,5 @@ class Boundary:
     kind: str
     elements: int
     """Per sample, of the whole tensor."""
+    gradient: bool = True
+    """Whether one comes back through it; not where nothing before it is trained."""

@@ -57,7 +57,8 @@ class Streaming(Op):
     """An op that costs its memory traffic.
 
     `elements` per sample, of the whole tensor; `mask_bytes` per element are written forward, kept, and read backward. `fused` is the
-    traffic where the software runs `pattern` as one kernel, `unfused` where it runs its parts one after another.
+    traffic where the software runs `pattern` as one kernel, `unfused` where it runs its parts one after another. Frozen, not `trained`,
+    it spares what the gradients of its own parameters take.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Streaming(Op):
     mask_bytes: float = 0.0
     parameters: int = 0
     parameters_cut: bool = False
+    trained: bool = True
     group: str = ""
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -92,7 +94,8 @@ class Streaming(Op):
         return self._share(layout) * (self._traffic(layout).saved * layout.element_bytes + self.mask_bytes)
 
     def _traffic(self, layout: Layout) -> Traffic:
-        return self.fused if self.pattern in layout.fused else self.unfused
+        traffic = self.fused if self.pattern in layout.fused else self.unfused
+        return traffic if self.trained else traffic.frozen()
 
     def _share(self, layout: Layout) -> float:
         """Elements of one micro-batch on one rank."""

@@ -15,6 +15,7 @@ from foretrain.sim.placement import Span
 from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
 from foretrain.sim.segment import DATA
 from foretrain.sim.stagework import StageWork
+from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
@@ -79,7 +80,9 @@ class Exchange(ABC):
         return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1)
 
     def _reduction(self, name: str, parameters: float) -> list[tuple[Instruction, Instruction]]:
-        """Return the collectives that reduce the gradients of `parameters` to where the optimizer needs them."""
+        """Return the collectives that bring the gradients of `parameters` to where the optimizer needs them; none of no parameters."""
+        if not parameters:
+            return []
         placement, stage = self.context.placement, self.member.stage
         size = parameters * self.context.numbers.state.reduce_bytes
         shards = placement.plan.shards
@@ -93,13 +96,16 @@ class Exchange(ABC):
         return [pair for pair in found if pair is not None]
 
     def _gather(self, name: str, parameters: float) -> tuple[Instruction, Instruction] | None:
+        if not parameters:
+            return None
         size = parameters * self.context.numbers.state.gather_bytes
         return self._collective(f"all-gather {name}", "all_gather", size, self.context.placement.shard_span(self.member.stage))
 
     def _tied(self) -> Instructions:
         """Return the all-reduce of the tied embedding's gradient between the first and last stage."""
         placement, plan = self.context.placement, self.context.placement.plan
-        if plan.pp == 1 or not placement.model.tied_parameters or self.member.stage not in (0, plan.pp - 1):
+        model = placement.model
+        if plan.pp == 1 or not (model.tied_parameters and model.tied_trained) or self.member.stage not in (0, plan.pp - 1):
             return []
         size = placement.model.tied_parameters / plan.tp * self.context.numbers.state.reduce_bytes
         cost = self.context.cost("all_reduce", size, placement.tied_span(self.member.replica.replica))
@@ -148,25 +154,25 @@ class Replicated(Exchange):
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
         result: Instructions = list(self._reductions)
         if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
-            for pair in self._reduction("gradients", self.work.state.parameters):
+            for pair in self._reduction("gradients", self.work.state.trained):
                 result += pair
         result += self._tied()
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
-            result += self._gather("parameters", self.work.state.parameters) or ()
+            result += self._gather("parameters", self.work.state.trained) or ()
         return tuple(result)
 
     def _gather_overlaps(self) -> bool:
         return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
 
     def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:
-        """Return (first unit, last unit, parameters) of each gradient bucket of a chunk, in forward order."""
+        """Return (first unit, last unit, trained parameters) of each gradient bucket of a chunk, in forward order."""
         limit = self.context.software.overlap.gradient_bucket_bytes
         size = self.context.numbers.state.reduce_bytes
         buckets: list[tuple[int, int, float]] = []
         start, held = 0, 0.0
         for index, unit in enumerate(self.work.state.units[chunk]):
-            held += unit.parameters
+            held += unit.trained
             if held * size >= limit:
                 buckets.append((start, index + 1, held))
                 start, held = index + 1, 0.0
@@ -193,9 +199,11 @@ class FullySharded(Exchange):
         return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
 
     def _pass(self, chunk: int, order: list[int], direction: str, *, last: bool) -> Instructions:
-        """Gather one unit ahead, play, free, reduce: two units are whole at a time."""
+        """Gather one unit ahead, play, free, reduce: two units are whole at a time. Backward, units that stand still are left out."""
         units = self.work.state.units[chunk]
-        whole = [self._whole_bytes(unit.parameters, direction) for unit in units]
+        if direction == "backward":
+            order = [unit for unit in order if not units[unit].block.still]
+        whole = [self._whole_bytes(unit, direction) for unit in units]
         gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
         result: Instructions = []
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
@@ -211,7 +219,7 @@ class FullySharded(Exchange):
                 result.append(own[1])
             result += self._compute(direction, chunk, unit)
             if direction == "backward":
-                result += self._reduce(chunk, unit, units[unit].parameters, last=last)
+                result += self._reduce(chunk, unit, units[unit].trained, last=last)
             result.append(Instruction(RESIZE, -whole[unit]))
         return result
 
@@ -228,12 +236,12 @@ class FullySharded(Exchange):
         exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
         return [issue for issue, _ in pairs] + exposed
 
-    def _whole_bytes(self, parameters: float, direction: str) -> float:
+    def _whole_bytes(self, unit: Unit, direction: str) -> float:
         """Return what a unit takes while it is whole: its parameters, and backward the gradient that is not reduced yet."""
         state = self.context.numbers.state
         if self.context.placement.plan.shards == 1:
             return 0.0
-        return parameters * (state.gather_bytes + (state.reduce_bytes if direction == "backward" else 0.0))
+        return unit.parameters * state.gather_bytes + (unit.trained * state.reduce_bytes if direction == "backward" else 0.0)
 
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:

@@ -145,7 +145,7 @@ def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, i
                 continue
             stage, next_chunk = following % plan.pp, following // plan.pp
             target = number[member.replica.replica, stage, member.tensor]
-            elements = context.placement.input_elements(max(own, following))
+            elements = context.placement.message_elements(own, following)
             context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, elements, costs)))
             out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
     keys = [(index, kind, chunk) for index in range(len(members)) for kind, chunk in passes]

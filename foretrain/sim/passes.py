@@ -58,7 +58,7 @@ class Passes:
         key = (id(block), layer)
         if key not in self._backward:
             policy = self._policy(layer)
-            again = policy.again(block.steps)
+            again = () if block.still else policy.again(block.steps)
             legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
             full = sum(op.saved_bytes(self.layout) for op in block.ops)
             kept = policy.kept_bytes(block, self.layout)
@@ -162,7 +162,7 @@ class Passes:
         parallelism the gather of the saved input beside the data-gradient product (`before`).
         Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
         """
-        if self.layout.tp == 1:
+        if self.layout.tp == 1 or (backward and not step.gradient):
             return ()
         size = step.elements * self.layout.micro_batch * self.layout.element_bytes
         name = f"{step.name} {'backward' if backward else 'forward'}"

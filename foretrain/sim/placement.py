@@ -108,6 +108,13 @@ class Placement:
         """Return the activation elements per sample that a model chunk takes from the one before it."""
         return next(iter((*self.chunk_layers[chunk], *self.model.epilogue))).input_elements
 
+    def message_elements(self, own: int, following: int) -> int:
+        """Return the elements per sample that a chunk sends to the following one: no gradient to one whose layers stand still."""
+        chunk = self.chunk_layers[following]
+        if following < own and chunk and all(block.still for block in chunk):
+            return 0
+        return self.input_elements(max(own, following))
+
     def tensor_span(self, stage: int, replica: int) -> Span:
         """Return the span of a tensor-parallel group."""
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
@@ -141,6 +148,8 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
         PlanError: where it cannot be placed; the message names the degrees that could be.
     """
     _check_size(cluster, plan)
+    if plan.pp * plan.vpp > 1 and model.undivided:
+        raise PlanError(f"pp={plan.pp}, but a pipeline cannot cut {model.name}: {model.undivided}; use pp=1 with more dp or tp")
     _check_unfolding(plan)
     _check_tensor(model, plan)
     _check_sharding(plan)

@@ -85,6 +85,8 @@ class Prediction:
     """What training is counted in: token, image or sample."""
     clock_hz: float = 0.0
     """Mean clock of the compute units while they work; 0 where the accelerator's profile has no clocks."""
+    trained_parameters: int = 0
+    """Parameters that are not frozen."""
     grid: str = ""
     """Source and year of the grid's carbon."""
     replay: Callable[[str], Timeline] = field(repr=False, compare=False)

@@ -26,6 +26,8 @@ class Recomputation:
 
     def kept_bytes(self, block: Block, layout: Layout) -> float:
         """Return the activation bytes that one micro-batch keeps on one rank for a layer."""
+        if block.still:
+            return 0.0
         again = {id(step) for step in self.again(block.steps)}
         boundary = self.inputs * block.input_elements * layout.micro_batch * layout.element_bytes / layout.sequence_cut
         if self.outputs:

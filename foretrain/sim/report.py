@@ -46,6 +46,7 @@ def _job(prediction: Prediction) -> dict[str, Any]:
         "seq_len": prediction.seq_len,
         "image_size": prediction.image_size,
         "parameters": prediction.parameters,
+        "trained_parameters": prediction.trained_parameters,
     }
 
 

@@ -90,6 +90,7 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         image_size=model.image_size,
         item=model.item,
         parameters=model.parameters,
+        trained_parameters=model.trained_parameters,
         step_s=played.step_s,
         model_flop=model.flop_per_sample() * recipe.global_batch,
         causal_flop=causal_flop_per_sample(model) * recipe.global_batch,

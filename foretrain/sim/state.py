@@ -17,6 +17,8 @@ class Unit:
     layer: bool
     parameters: float
     """Held by one tensor-parallel rank."""
+    trained: float
+    """Those of them that are not frozen: they have gradients and optimizer state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class StageState:
     units: tuple[tuple[Unit, ...], ...]
     """Per model chunk, in forward order."""
     parameters: float
+    trained: float
     parameter_bytes: float
     gradient_bytes: float
     optimizer_bytes: float
@@ -38,22 +41,34 @@ def block_parameters(block: Block, tp: int) -> float:
     return sum(op.parameters_per_rank(tp) for op in block.ops)
 
 
+def trained_parameters(block: Block, tp: int) -> float:
+    """Return those of them that are not frozen."""
+    return sum(op.parameters_per_rank(tp) for op in block.ops if op.trained)
+
+
 def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageState:
     """Return the units and the resident bytes of one rank of `stage`."""
     plan = placement.plan
     units = tuple(chunk_units(placement, stage, chunk) for chunk in range(plan.vpp))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
+    trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
     everything = plan.shards if plan.zero == 3 else 1
-    updated = parameters / plan.shards
+    updated = trained / plan.shards
     return StageState(
         units=units,
         parameters=parameters,
-        parameter_bytes=parameters * state.parameter_bytes / everything,
-        gradient_bytes=parameters * state.gradient_bytes / everything,
+        trained=trained,
+        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything,
+        gradient_bytes=trained * state.gradient_bytes / everything,
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
         updated=updated,
     )
+
+
+def _frozen_bytes(numbers: Numbers) -> float:
+    """Return the bytes of a frozen parameter: where a framework keeps only a master copy of trained ones, the compute dtype is enough."""
+    return numbers.state.parameter_bytes or numbers.element_bytes
 
 
 def chunk_units(placement: Placement, stage: int, chunk: int) -> tuple[Unit, ...]:
@@ -64,19 +79,20 @@ def chunk_units(placement: Placement, stage: int, chunk: int) -> tuple[Unit, ...
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:
-        units += _untied([_unit(block, plan.tp, layer=False) for block in model.epilogue], model.tied_parameters / plan.tp, plan.pp)
+        epilogue = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        units += _untied(epilogue, model.tied_parameters / plan.tp, plan.pp, trained=model.tied_trained)
     return tuple(units)
 
 
-def _untied(units: list[Unit], tied: float, stages: int) -> list[Unit]:
+def _untied(units: list[Unit], tied: float, stages: int, *, trained: bool) -> list[Unit]:
     """Return the units of the epilogue without the parameters that it shares with a prologue on the same rank."""
     result = []
     for unit in units:
         shared = min(unit.parameters, tied) if stages == 1 else 0.0
         tied -= shared
-        result.append(replace(unit, parameters=unit.parameters - shared))
+        result.append(replace(unit, parameters=unit.parameters - shared, trained=unit.trained - (shared if trained else 0.0)))
     return result
 
 
 def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
-    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp))
+    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp), trained=trained_parameters(block, tp))

@@ -42,7 +42,7 @@ MODELS = (
     Named(r"^SE-?ResNe?Xt-?101-32x4d", "se-resnext-101-32x4d"),
     Named(r"^ResNe?Xt-?101-32x4d", "resnext-101-32x4d"),
     Named(r"RetinaNet", "retinanet"),
-    Named(r"BERT-(Base|Large)", r"bert-\1-squad", data=r"SQuAD"),
+    Named(r"BERT-(Base|Large)", r"bert-\1-classifier", data=r"SQuAD|finetune", note="head of spans taken as a classifier of one token"),
     Named(r"BERT-(Base|Large)", r"bert-\1"),
     Named(r"GPT h768 L12", "gpt2"),
     Named(r"DLRM-DCNv2", "dlrm-dcnv2"),

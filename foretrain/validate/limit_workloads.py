@@ -41,7 +41,7 @@ WORKLOADS = (
     Workload("shufflenet", "cifar", "shufflenet-v2", image_size=128, note="stem of 32 x 32 images taken as that of 128 x 128"),
     Workload("shufflenet", "", "shufflenet-v2", image_size=224),
     Workload("resnet-?50", "", "resnet-50", image_size=224),
-    Workload("bert_?base", "squad", "bert-base-squad", seq_len=384, note="384 tokens a sample"),
+    Workload("bert_?base", "squad", "bert-base-classifier", seq_len=384, note="384 tokens a sample"),
     Workload("bert_?base", "sentiment", "bert-base-classifier", seq_len=64, note="64 tokens a sample"),
     Workload("deepspeech2?", "", "deepspeech2"),
     Workload("ncf|neumf", "", "ncf"),

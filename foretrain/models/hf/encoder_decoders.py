@@ -1,4 +1,4 @@
-"""Encoders beside decoders: T5, mT5 and BART."""
+"""Encoders beside decoders: T5, mT5, BART and Marian."""
 
 from __future__ import annotations
 
@@ -62,18 +62,27 @@ def _with_table(layer: Layer, buckets: int) -> Layer:
 
 
 def read_bart(f: Fields) -> Network:
-    """Return a BART: learned positions with two rows to spare on both sides, norms after the sums."""
+    """Return a BART: learned positions with two rows to spare on both sides, norms after the sums.
+
+    A Marian is one without norms of its embeddings, and with sinusoids for positions, which are no parameters: the Transformer of
+    Vaswani et al., arXiv:1706.03762.
+    """
     hidden, vocab, dropout = f.needed("d_model"), f.needed("vocab_size"), f.share("dropout") > 0
-    positions, norm = f.size("max_position_embeddings"), Norm()
-    source = TokenInput(vocab=vocab, width=hidden, positions=positions + 2, norm=norm, dropout=dropout)
+    positions, marian = f.size("max_position_embeddings"), f.model_type == "marian"
+    source = TokenInput(
+        vocab=vocab, width=hidden, positions=0 if marian else positions + 2, norm=None if marian else Norm(), dropout=dropout
+    )
+    target = replace(source, shared=True)
+    if marian and not f.flag("share_encoder_decoder_embeddings"):
+        target = replace(source, vocab=f.maybe("decoder_vocab_size") or vocab)
     encoder, decoder = _bart_layer(f, hidden, "encoder"), _bart_layer(f, hidden, "decoder")
     across = replace(decoder.attention, parts=("q_proj", "k_proj", "v_proj"))
     decoder = replace(decoder, attention=replace(decoder.attention, causal=True), cross=across)
     f.note("targets as long as the sources")
     return Network(
         name="", key="", hidden=hidden, size=min(positions, LONGEST), source=source, layers=((encoder, f.needed("encoder_layers")),),
-        decoder=Decoder(source=replace(source, shared=True), layers=((decoder, f.needed("decoder_layers")),)),
-        head=Head(outputs=vocab, tied=f.flag("tie_word_embeddings")),
+        decoder=Decoder(source=target, layers=((decoder, f.needed("decoder_layers")),)),
+        head=Head(outputs=target.vocab, tied=f.flag("tie_word_embeddings")),
     )  # fmt: skip
 
 

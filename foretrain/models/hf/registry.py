@@ -31,7 +31,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "electra": encoders.read_electra,
         "albert": encoders.read_albert,
         **dict.fromkeys(("t5", "mt5"), encoder_decoders.read_t5),
-        "bart": encoder_decoders.read_bart,
+        **dict.fromkeys(("bart", "marian"), encoder_decoders.read_bart),
         **dict.fromkeys(("vit", "deit"), encoders.read_vit),
     }
 )
