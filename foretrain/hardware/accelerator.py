@@ -35,27 +35,28 @@ class MatmulCurve:
 class ConvolutionRates:
     """Rates of the passes of a convolution relative to products of the same shape: result, gradient of data, of weights.
 
-    `strided_data` scales the gradient of data where the convolution strides.
+    `strided_data` scales the gradient of data where the convolution strides; `depth_fill` is that of `MatmulCurve`, shorter where several
+    small tiles on a unit hide each other's.
     """
 
     forward: float
     data: float
     weight: float
     strided_data: float
+    depth_fill: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvolutionCurve:
     """How an accelerator runs convolutions: as products on `matrix` units where it has them, in fp32 and else on `vector` units.
 
-    Vector units have a `depth_fill` of their own, and run 3×3 and 5×5 convolutions of stride 1 `winograd` times as fast. Matrix
-    units take channels in multiples of `channel_multiple`, and keep the share `few_channels` of their rate where there are fewer.
+    Vector units run 3×3 and 5×5 convolutions of stride 1 `winograd` times as fast. Matrix units take channels in multiples of
+    `channel_multiple`, and keep the share `few_channels` of their rate where there are fewer.
     Depthwise convolutions, and small groups where that is quicker, run without products at the share `direct` of the vector peak.
     """
 
     matrix: ConvolutionRates | None
     vector: ConvolutionRates
-    depth_fill: float
     winograd: float
     channel_multiple: int
     few_channels: float

@@ -39,6 +39,7 @@ class ConvolutionRatesFile(Strict):
     data: Number
     weight: Number
     strided_data: Number
+    depth_fill: Number
 
 
 class ConvolutionFile(Strict):
@@ -46,7 +47,6 @@ class ConvolutionFile(Strict):
 
     matrix: ConvolutionRatesFile | None = None
     vector: ConvolutionRatesFile
-    depth_fill: Number
     winograd: Number
     channel_multiple: Count
     few_channels: Number

@@ -13,8 +13,8 @@ WINOGRAD_KERNELS = (3, 5)
 REORDER_PASSES = 2.0
 """A transposed tensor is read and written once."""
 
-ProductTime = Callable[[Gemm, float | None], float]
-"""Seconds of a product, with a depth fill other than the accelerator's where one is given."""
+ProductTime = Callable[[Gemm, float], float]
+"""Seconds of a product with a depth fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +49,12 @@ class Convolver:
         return REORDER_PASSES * kernel.moved_bytes * call.maps / (call.maps + call.filters)
 
     def _product_s(self, call: Convolution) -> float:
-        curve = self.curve
+        curve, rates = self.curve, self.matrix or self.curve.vector
         if self.matrix is None:
             gain = curve.winograd if _winograd(call) else 1.0
-            return self.product_s(call.gemm, curve.depth_fill) / (self._rate(call) * gain)
+            return self.product_s(call.gemm, rates.depth_fill) / (_rate(rates, call) * gain)
         few = curve.few_channels if min(call.in_channels, call.out_channels) < curve.channel_multiple else 1.0
-        return self.product_s(_padded(call, curve.channel_multiple).gemm, None) / (self._rate(call) * few)
-
-    def _rate(self, call: Convolution) -> float:
-        rates = self.matrix or self.curve.vector
-        if call.direction == "forward":
-            return rates.forward
-        if call.direction == "weight":
-            return rates.weight
-        return rates.data * (rates.strided_data if max(call.stride) > 1 else 1.0)
+        return self.product_s(_padded(call, curve.channel_multiple).gemm, rates.depth_fill) / (_rate(rates, call) * few)
 
     def _weight_loss(self, call: Convolution) -> float:
         """Return what the gradient of weights loses to the sum over all pixels."""
@@ -78,6 +70,14 @@ def convolver(accelerator: Accelerator, dtype: str, product_s: ProductTime) -> C
     # An accelerator without fp32 has no other rate to go by.
     vector = peak.get("fp32", peak[dtype])
     return Convolver(curve=curve, matrix=None if dtype == "fp32" else curve.matrix, vector_flop_per_s=vector, product_s=product_s)
+
+
+def _rate(rates: ConvolutionRates, call: Convolution) -> float:
+    if call.direction == "forward":
+        return rates.forward
+    if call.direction == "weight":
+        return rates.weight
+    return rates.data * (rates.strided_data if max(call.stride) > 1 else 1.0)
 
 
 def _winograd(call: Convolution) -> bool:
