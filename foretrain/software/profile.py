@@ -63,7 +63,8 @@ class Software:
     attention: Mapping[str, str]
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
-    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain), optimizer."""
+    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
+    optimizer."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
