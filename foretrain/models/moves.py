@@ -38,12 +38,18 @@ class Amount:
         return each + self.once_elements * layout.element_bytes + self.once_octets
 
 
+NOTHING = Amount()
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One direction: kernels launched, and what they read and write."""
 
     launches: int = 0
-    moved: Amount = Amount()
+    moved: Amount = NOTHING
+
+
+UNRUN = Pass()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +61,11 @@ class Moves(Op):
     """
 
     name: str
-    forward_pass: Pass = Pass()
-    backward_pass: Pass = Pass()
+    forward_pass: Pass = UNRUN
+    backward_pass: Pass = UNRUN
     fused_forward: Pass | None = None
     fused_backward: Pass | None = None
-    saved: Amount = Amount()
+    saved: Amount = NOTHING
     fused_saved: Amount | None = None
     parameters: int = 0
     trained: bool = True

@@ -45,7 +45,8 @@ def step_data(step: Step) -> dict[str, Any]:
     word = _WORDS.get(type(step))
     if word is None:
         raise ModelError(f"{step.name}: {type(step).__name__} is no op that a profile holds; it holds {', '.join(STEPS)}")
-    given = {one.name: getattr(step, one.name) for one in dataclasses.fields(step) if getattr(step, one.name) != one.default}
+    fields = dataclasses.fields(STEPS[word])
+    given = {one.name: getattr(step, one.name) for one in fields if getattr(step, one.name) != one.default}
     return {"op": word, **{name: _plain(value) for name, value in given.items()}}
 
 
@@ -60,7 +61,7 @@ def step_of(data: Any) -> Step:
     word, where = data.get("op"), f"op {shortened(data.get('name', data.get('op')))}"
     if not isinstance(word, str) or word not in STEPS:
         raise ModelError(f"{where}: op {shortened(word)} is unknown; use one of {', '.join(STEPS)}{nearest(str(word), STEPS)}")
-    kinds, needed = _fields(STEPS[word])
+    kinds, needed = _fields(word)
     given = {str(key): value for key, value in data.items() if key != "op"}
     for name in (*given, *needed):
         if name not in kinds:
@@ -71,8 +72,9 @@ def step_of(data: Any) -> Step:
 
 
 @functools.cache
-def _fields(kind: type[Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the types of a class's fields, and the names of those that must be given."""
+def _fields(word: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the types of an op's fields, and the names of those that must be given."""
+    kind = STEPS[word]
     hints = typing.get_type_hints(kind)
     fields = dataclasses.fields(kind)
     return {one.name: hints[one.name] for one in fields}, tuple(one.name for one in fields if one.default is dataclasses.MISSING)
@@ -102,7 +104,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 
 
 def _listed(kind: Any, value: Any, where: str) -> Any:
-    kinds, _ = _fields(kind)
+    kinds = typing.get_type_hints(kind)
     parts = _list(value, where)
     if len(parts) > len(kinds):
         raise ModelError(f"{where} has {len(parts)} parts; {kind.__name__} has {', '.join(kinds)}")

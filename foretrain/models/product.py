@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretrain.models.matmul import gemm_kernel
-from foretrain.models.moves import Amount
+from foretrain.models.moves import NOTHING, Amount
 from foretrain.models.ops import Gemm, Kernel, Layout, Op
 
 
@@ -35,7 +35,7 @@ class Product(Op):
     k: Size
     left_grad: bool = True
     right_grad: bool = True
-    saved: Amount = Amount()
+    saved: Amount = NOTHING
     parameters: int = 0
     trained: bool = True
     group: str = ""

@@ -83,7 +83,7 @@ class Recurrent(Op):
         rows, width = layout.micro_batch * self.steps, GATES[self.cell] * self.hidden
         return tuple(self._gemm(f"{self.name}.wgrad", width, part, rows, 1, layout) for part in (ins, self.hidden))
 
-    def _gemm(self, name: str, m: int, n: int, k: int, times: int, layout: Layout) -> Kernel:  # noqa: PLR0913, PLR0917  # a product
+    def _gemm(self, name: str, m: int, n: int, k: int, times: int, layout: Layout) -> Kernel:  # a product
         launches = times * self.directions
         flop = 2.0 * m * n * k * launches
         moved = launches * (m * k + k * n + m * n) * layout.element_bytes

@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from foretrain.errors import ModelError
 from foretrain.models.model import Block, Model, Step
 from foretrain.models.trace_build import Builder
 from foretrain.models.trace_cuts import Cuts, Segment, cut, storage_of
-from foretrain.models.trace_run import Run, borrowed, leading, run_module, with_samples
+from foretrain.models.trace_run import Run, borrowed, leading, run_module, tensors_of, with_samples
 from foretrain.models.trace_shapes import Shapes
 
 
@@ -61,7 +60,7 @@ def from_module(
     return _model(module, label, first, second, seq_len, image_size)
 
 
-def _model(  # noqa: PLR0913, PLR0917  # a module, its two runs and what a sample is
+def _model(  # a module, its two runs and what a sample is
     module: Any, label: str, first: Run, second: Run, seq_len: int | None, image_size: int | None
 ) -> Model:
     cuts = cut(module, first)
@@ -76,7 +75,7 @@ def _model(  # noqa: PLR0913, PLR0917  # a module, its two runs and what a sampl
     layers = blocks[before : len(blocks) - after]
     return Model(
         name=label, key=label.lower(), seq_len=seq_len, image_size=image_size, prologue=tuple(blocks[:before]), layers=folded(layers),
-        epilogue=tuple(blocks[len(blocks) - after :]), tied_parameters=builder.tied, tensor_dims={},
+        epilogue=tuple(blocks[len(blocks) - after :]), tied_parameters=builder.owners.tied, tensor_dims={},
         uncut={"pipeline": cuts.reason} if cuts.reason else {},
     )  # fmt: skip
 
@@ -95,7 +94,7 @@ def folded(blocks: Sequence[Block]) -> tuple[tuple[Block, int], ...]:
 
 
 def _block(builder: Builder, segment: Segment, first: Run, second: Run, *, last: bool) -> Block:
-    name = segment.root or ("head" if last else "stem" if not segment.first else "between")
+    name = segment.root or ("head" if last else "stem")
     entering = 0
     if segment.entering is not None:
         size = builder.fit.amount([storage_of(first, segment.entering)], [storage_of(second, segment.entering)], name)
@@ -136,7 +135,7 @@ def _unlike(label: str, first: Run, second: Run) -> str:
 
 def _sizes(inputs: Sequence[Any], item: str | None) -> tuple[int | None, int | None]:
     """Return (sequence length, image size) of a sample, as far as it has them."""
-    tensors = [one for one in pytree.tree_leaves(list(inputs)) if isinstance(one, torch.Tensor) and one.dim()]
+    tensors = tensors_of(inputs)
     shape = tuple(tensors[0].shape)
     whole = all(not one.dtype.is_floating_point for one in tensors)
     guessed = "token" if whole and len(shape) == 2 else "image" if len(shape) == 4 and shape[2] == shape[3] else "sample"

@@ -11,17 +11,16 @@ from foretrain.models.convolution import Conv
 from foretrain.models.cross_attention import CrossAttention
 from foretrain.models.embedding import Embedding
 from foretrain.models.matmul import Linear
-from foretrain.models.moves import Amount, Moves, Pass
+from foretrain.models.moves import NOTHING, Amount, Moves, Pass
 from foretrain.models.ops import Op
 from foretrain.models.product import Product, Size
 from foretrain.models.recurrent import Recurrent
 from foretrain.models.trace_chains import Uses, chains, needed
 from foretrain.models.trace_cuts import Segment
+from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_fit import Fit
-from foretrain.models.trace_record import Data, Record
-from foretrain.models.trace_run import Run, Weight
-
-NOTHING = Amount()
+from foretrain.models.trace_run import Run
+from foretrain.models.trace_weights import Owners
 
 
 class Builder:
@@ -33,14 +32,13 @@ class Builder:
         self.uses = (Uses(first), Uses(second))
         self.made: dict[int, int] = {}
         """Numbers of the records that products were made of, by the identity of the op."""
-        self.tied = 0
-        self._owners: dict[int, str] = {}
+        self.owners = Owners(first.weights)
         self._root = ""
-        self._last = False
 
     def steps(self, segment: Segment, *, last: bool) -> tuple[Op, ...]:
         """Return the ops of a segment; `last` says that it is the end of the model, which may share weights with the beginning."""
-        self._root, self._last = segment.root, last
+        self._root = segment.root
+        self.owners.part = "epilogue" if last else "layers" if segment.root else "prologue"
         found: list[Op] = []
         waiting: list[Record] = []
         for record in self.runs[0].recorder.records[segment.first : segment.last]:
@@ -53,7 +51,7 @@ class Builder:
 
     def unused(self) -> tuple[Op, ...]:
         """Return a place for the parameters that no op reads; they get no gradient."""
-        rest = sum(one.numel for storage, one in self.runs[0].weights.items() if storage not in self._owners)
+        rest = sum(one.numel for one in self.owners.take(self.runs[0].weights))
         return (Moves(name="unused", parameters=rest, trained=False),) if rest else ()
 
     # ── memory-bound ops ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -70,7 +68,7 @@ class Builder:
         grads = [(a, b) for one, two in pairs for a, b in self._grads(one, two, name)]
         backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
         saved = self._amount(pairs, lambda one: one.saved, name)
-        weights = self._weights(one.storage for record in chain for one in record.reads)
+        weights = self.owners.take(one.storage for record in chain for one in record.reads)
         trained = sum(one.numel for one in weights if one.trained)
         frozen = sum(one.numel for one in weights if not one.trained)
         fused = self._fused(pairs, name) if forward.launches + backward.launches > 2 and chain[0].fusible else {}
@@ -83,7 +81,7 @@ class Builder:
 
     def _fused(self, pairs: Sequence[tuple[Record, Record]], name: str) -> dict[str, Any]:
         first, second = self.uses[0].fused([a for a, _ in pairs]), self.uses[1].fused([b for _, b in pairs])
-        sums = sum(1 for record, _ in pairs for one in record.reads if self._trains(one.storage) and record.grads)
+        sums = sum(1 for record, _ in pairs for one in record.reads if self.owners.trains(one.storage) and record.grads)
         forward = Pass(1 if any(record.launches for record, _ in pairs) else 0, self.fit.amount(first.forward, second.forward, name))
         backward = Pass(1 + sums if first.backward else 0, self.fit.amount(first.backward, second.backward, name))
         return {
@@ -96,7 +94,7 @@ class Builder:
         out = self.fit.amount(record.writes, twin.writes, name)
         dense = any(grad.name == "embedding_dense_backward" for grad in record.grads)
         plain = table is not None and dense and len(table.shape) == 2 and not out.once_elements and out.elements % table.shape[-1] == 0
-        if not plain or table is None or not self._weights(one.storage for one in record.reads):
+        if not plain or table is None or not self.owners.take(one.storage for one in record.reads):
             yield from self._chain([record])
             return
         vocab, width = table.shape
@@ -120,7 +118,7 @@ class Builder:
         batch, m, n, k = (self.fit.size(a, b, name) for a, b in sizes)
         rows_only = batch == Size(1) and not m.once and not n.each and not k.each
         if not rows_only or record.shape.get("groups"):
-            weights = self._weights((record.shape["left"], record.shape["right"]))
+            weights = self.owners.take((record.shape["left"], record.shape["right"]))
             op: Op = Product(
                 name=name, batch=batch, m=m, n=n, k=k, left_grad=left_grad, right_grad=right_grad,
                 saved=self.fit.amount(record.saved, twin.saved, name), parameters=sum(one.numel for one in weights),
@@ -130,7 +128,7 @@ class Builder:
             yield op
             yield from self._extras(name, self._grads(record, twin, name), [], record, twin)
             return
-        own, bias = self._weight(record, k.once * n.once, right_grad)
+        own, bias = self.owners.layer(record, k.once * n.once, right_grad)
         left = record.shape["left"]
         kept = any(one.storage == left and one.elements for one in record.saved) and self._whole(record, m.each * k.once)
         linear = Linear(
@@ -151,7 +149,7 @@ class Builder:
             yield from self._constant_convolution(record, twin)
             return
         count = ins * outs // (groups.each or groups.once) * _volume(shape["kernel"])
-        own, bias = (False, False) if per_sample else self._weight(record, count, right_grad)
+        own, bias = (False, False) if per_sample else self.owners.layer(record, count, right_grad)
         left = shape["left"]
         kept = any(one.storage == left and one.elements for one in record.saved)
         op = Conv(
@@ -171,8 +169,9 @@ class Builder:
         depth = [one["ins"] // one["groups"] * _volume(one["kernel"]) for one in (shape, other)]
         width = [one["outs"] // one["groups"] for one in (shape, other)]
         yield Product(
-            name=name, batch=self.fit.size(shape["groups"], other["groups"], name), m=self.fit.size(*rows, name),
-            n=self.fit.size(*width, name), k=self.fit.size(*depth, name), left_grad=left_grad, right_grad=right_grad,
+            name=name, batch=self.fit.size(shape["groups"], other["groups"], name), m=self.fit.size(rows[0], rows[1], name),
+            n=self.fit.size(width[0], width[1], name), k=self.fit.size(depth[0], depth[1], name), left_grad=left_grad,
+            right_grad=right_grad,
         )  # fmt: skip
         yield from self._rest(name, record, twin, set(), bias_sum=False)
 
@@ -202,7 +201,7 @@ class Builder:
         if samples.once:
             raise ModelError(f"{name}: runs over sequences that do not come with the samples; give it one per sample")
         left, weights = shape.pop("left"), shape.pop("weights")
-        found = self._weights(weights)
+        found = self.owners.take(weights)
         kept = shape["trained"] and any(one.storage == left for one in record.saved)
         op = Recurrent(name=name, saves_input=kept, **{**shape, "steps": shape["steps"] * samples.each})
         if sum(one.numel for one in found) != op.parameters:
@@ -229,21 +228,6 @@ class Builder:
             f"{record.flop * (left + right):,}; take checkpointing out of the module (the plan's recompute is for that)"
         )
 
-    def _weight(self, record: Record, count: int, trained: bool) -> tuple[bool, bool]:  # noqa: FBT001  # a fact of the record
-        """Return whether a layer's weight and bias are its own: parameters of just its shape that no op before it has used."""
-        weights, right, added = self.runs[0].weights, record.shape["right"], record.shape["added"]
-        weight = weights.get(right)
-        own = weight is not None and weight.numel == count and right not in self._owners and weight.trained == trained
-        if weight is not None and weight.numel == count and self._last and self._owners.get(right) == "prologue":
-            self.tied += count
-            own = True
-        bias = weights.get(added) if added is not None and record.shape["added_row"] else None
-        mine = bias is not None and added not in self._owners and bias.trained == trained and record.shape["added_grad"] == trained
-        for storage, is_own in ((right, own), (added, mine)):
-            if is_own:
-                self._owners.setdefault(storage, self._part)
-        return own, mine
-
     def _rest(self, name: str, record: Record, twin: Record, kept: set[int], *, bias_sum: bool) -> Iterator[Op]:
         """Yield what a product did besides: kept for backward, other parameters, small ops of its backward pass."""
         grads = self._grads(record, twin, name)
@@ -253,8 +237,8 @@ class Builder:
         numbers = [index for index, one in enumerate(record.saved) if one.storage not in kept]
         yield from self._extras(name, grads, numbers, record, twin)
 
-    def _extras(self, name: str, grads: Sequence[tuple[Record, Record]], saved: Sequence[int], record: Record, twin: Record) -> Iterator[Op]:  # noqa: E501, PLR0913, PLR0917  # what is left of a product
-        weights = self._weights(one.storage for one in (*record.reads, *(Data(s, 0, 0) for s in _operands(record))))
+    def _extras(self, name: str, grads: Sequence[tuple[Record, Record]], saved: Sequence[int], record: Record, twin: Record) -> Iterator[Op]:  # noqa: E501  # what is left of a product
+        weights = self.owners.take(one.storage for one in (*record.reads, *(Data(s, 0, 0) for s in _operands(record))))
         trained = sum(one.numel for one in weights if one.trained)
         frozen = sum(one.numel for one in weights if not one.trained)
         backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
@@ -273,23 +257,6 @@ class Builder:
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)
-
-    def _weights(self, storages: Any) -> list[Weight]:
-        """Return the parameters in these pieces of memory that no op has used yet, and note that one has."""
-        found = []
-        for storage in storages:
-            if storage in self.runs[0].weights and storage not in self._owners:
-                self._owners[storage] = self._part
-                found.append(self.runs[0].weights[storage])
-        return found
-
-    def _trains(self, storage: int) -> bool:
-        weight = self.runs[0].weights.get(storage)
-        return weight is not None and weight.trained
-
-    @property
-    def _part(self) -> str:
-        return "prologue" if not self._root and not self._last else "layers"
 
     def _twin(self, record: Record) -> Record:
         return self.runs[1].recorder.records[record.number]

@@ -13,7 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from foretrain.errors import ModelError
-from foretrain.models.trace_record import Record, Recorder
+from foretrain.models.trace_data import Record
+from foretrain.models.trace_record import Recorder
 
 _attention = torch.nn.functional.scaled_dot_product_attention
 _CELLS: dict[Any, str] = {

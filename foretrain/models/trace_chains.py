@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from foretrain.models.trace_record import Data, Record
+from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_run import Run
 
 
@@ -47,8 +47,8 @@ class Uses:
         weights = self.run.weights
         own = [one for record in chain for one in record.saved]
         kept = tuple(one for one in inputs if one.storage not in weights)
-        size = sum(one.elements + one.octets for one in own)
-        return Traffic(forward=forward, backward=backward, saved=kept if sum(one.elements + one.octets for one in kept) < size else tuple(own))
+        less = sum(_size(one) for one in kept) < sum(_size(one) for one in own)
+        return Traffic(forward=forward, backward=backward, saved=kept if less else tuple(own))
 
 
 def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Record]]:

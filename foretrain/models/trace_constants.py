@@ -37,7 +37,9 @@ class Constants:
         with torch.no_grad():
             return func(*(self._real(one) for one in args), **real)
 
-    def follow(self, func: Any, info: OpInfo, tensors: Sequence[Any], args: Any, kwargs: dict[str, Any], result: Any) -> None:  # noqa: PLR0913, PLR0917  # an op and its call
+    def follow(  # an op and its call
+        self, func: Any, info: OpInfo, tensors: Sequence[Any], args: Any, kwargs: dict[str, Any], result: Any
+    ) -> None:
         """Note the values of a result where those of everything that went into it are known."""
         if tensors and not self._values:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from foretrain.models.trace_record import Data
+from foretrain.models.trace_data import Data
 from foretrain.models.trace_run import Run
 
 _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList)
@@ -56,10 +56,9 @@ def cut(module: Any, run: Run) -> Cuts:
     edges = [*places, total]
     segments = [Segment(root=names[a], first=a, last=b, entering=valid[a]) for a, b in zip(places, edges[1:], strict=True)]
     prologue = Segment(root="", first=0, last=places[0], entering=None) if places[0] else None
-    *layers, epilogue = segments
-    if names[places[-1]]:  # the last cut opens a block, which nothing closes: nothing runs after it
-        layers, epilogue = segments, None  # type: ignore[assignment]
-    return Cuts(prologue=prologue, layers=tuple(layers), epilogue=epilogue)
+    closed = not names[places[-1]]  # else the last cut opens a block, which nothing closes: nothing runs after it
+    layers = tuple(segments[:-1] if closed else segments)
+    return Cuts(prologue=prologue, layers=layers, epilogue=segments[-1] if closed else None)
 
 
 def _candidates(module: Any, run: Run) -> dict[int, str]:
@@ -69,13 +68,19 @@ def _candidates(module: Any, run: Run) -> dict[int, str]:
     parents = {path: modules.get(path.rpartition(".")[0]) for path in times if path}
     once = [call for call in run.recorder.calls if times[call.path] == 1 and call.last > call.first]
     children = [call for call in once if isinstance(parents.get(call.path), _CONTAINERS)]
-    blocks = [call for call in children if any(True for _ in modules[call.path].children())]
-    # A plain sequence of layers is cut before each that has weights.
-    blocks = blocks or [call for call in children if any(True for _ in modules[call.path].parameters())]
-    found: dict[int, str] = {call.last: "" for call in blocks}
+    # A block has two matrices at least; where there are none, a plain sequence is cut before each layer that has one.
+    blocks = [call for call in children if _matrices(modules[call.path]) > 1]
+    blocks = blocks or [call for call in children if _matrices(modules[call.path])]
+    if not blocks:
+        return {}
+    end = max(call.last for call in blocks)
+    found = {end: ""} if end < len(run.recorder.records) else {}
     found.update({call.first: call.path for call in sorted(blocks, key=lambda call: call.path.count("."))})
-    total = len(run.recorder.records)
-    return {where: path for where, path in found.items() if 0 <= where < total}
+    return found
+
+
+def _matrices(module: Any) -> int:
+    return sum(1 for one in module.parameters() if one.dim() > 1)
 
 
 class _Live:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from foretrain.errors import ModelError
 from foretrain.models.moves import Amount
 from foretrain.models.product import Size
-from foretrain.models.trace_record import Data
+from foretrain.models.trace_data import Data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

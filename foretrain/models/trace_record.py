@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,67 +11,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from foretrain.errors import ModelError
 from foretrain.models.trace_constants import Constants
-from foretrain.models.trace_rules import (
-    CONVOLUTION,
-    CONVOLUTION_BACKWARD,
-    LAUNCHES,
-    PRODUCTS,
-    READS,
-    has_no_formula,
-    is_fusible,
-    is_product,
-)
-from foretrain.models.trace_shapes import Shapes
+from foretrain.models.trace_data import Call, Data, Record
+from foretrain.models.trace_rules import LAUNCHES, READS, has_no_formula, is_fusible, is_product
+from foretrain.models.trace_shapes import META, OpInfo, Shapes
+from foretrain.models.trace_sizes import measure
 
 _current_node: Callable[[], Any] = torch._C._current_autograd_node
-_next_sequence: Callable[[], int] = torch.autograd._get_sequence_nr
+_next_sequence: Callable[[], int] = torch._C._autograd._get_sequence_nr
 
 
-@dataclass(slots=True)
-class Data:
-    """What an op reads, writes or keeps of one piece of memory: elements in the compute dtype, or bytes of another."""
-
-    storage: int
-    elements: int
-    octets: int
-
-
-@dataclass(slots=True, eq=False)
-class Record:
-    """One op that ran: forward, with the ops of its backward pass in `grads`, or one of those."""
-
-    name: str
-    kind: str
-    """view, moves, product, convolution, attention, recurrent."""
-    path: str
-    number: int
-    reads: list[Data] = field(default_factory=list)
-    writes: list[Data] = field(default_factory=list)
-    launches: int = 0
-    fusible: bool = False
-    shape: dict[str, Any] = field(default_factory=dict)
-    """Sizes and facts of a product."""
-    flop: int = 0
-    saved: list[Data] = field(default_factory=list)
-    grads: list[Record] = field(default_factory=list)
-    live: bool = False
-    """Whether its results need a gradient."""
-
-
-@dataclass(slots=True)
-class Call:
-    """One run of a module: which, and the records it made."""
-
-    path: str
-    first: int
-    last: int = -1
-
-
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Records ops as they reach the device, under the module that runs them."""
 
     def __init__(self, root: Any, compute: Any, shapes: Shapes) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.compute = compute
         self.shapes = shapes
         self.constants = Constants()
@@ -205,32 +157,36 @@ class Recorder(TorchDispatchMode):
         info = self.shapes.info(func)
         tensors = list(_tensors(args, kwargs))
         if not tensors and info.factory:
-            made = self.shapes.constant(func, args, kwargs)
-            if made.device.type == "meta" and not info.empty:
-                self.constants.follow(func, info, tensors, args, kwargs, made)
-                self._record(info, [], made, args)
-            return made
-        if all(tensor.device.type != "meta" for tensor in tensors):
+            result = self.shapes.constant(func, args, kwargs)
+            if result.device.type != "meta":
+                return result
+            return self._noted(func, info, args, kwargs, result)
+        shapes = sum(tensor.device.type == "meta" for tensor in tensors)
+        if not shapes:
             return func(*args, **kwargs)  # constants, which a module may look at
-        if any(tensor.device.type != "meta" for tensor in tensors):
+        if shapes < len(tensors):
             args, kwargs = self._shaped(args), {key: self._shaped(value) for key, value in kwargs.items()}
-            tensors = list(_tensors(args, kwargs))
         if info.needs_data and not _positions_only(info.name, args):
-            if self.constants.all_known(tensors):
-                return self.constants.evaluate(func, args, kwargs)
-            raise ModelError(_data_needed(info.name))
-        if has_no_formula(info.namespace, info.name) and not info.view:
-            raise ModelError(
-                f"{info.namespace}::{info.name} multiplies matrices in a way that has no formula here, so its FLOPs are unknown; "
-                "write it with matmul, linear, convolution or scaled_dot_product_attention"
-            )
-        if "device" in kwargs and kwargs["device"] is not None:
-            kwargs = {**kwargs, "device": torch.device("meta")}
-        result = self.shapes.run(func, args, kwargs)
+            return self._looked_at(func, info, args, kwargs)
+        _refuse_unknown(info)
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": META}
+        return self._noted(func, info, args, kwargs, self.shapes.run(func, args, kwargs))
+
+    def _noted(self, func: Any, info: OpInfo, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+        """Return the result of an op, recorded."""
         if not info.empty:
+            tensors = list(_tensors(args, kwargs))
             self.constants.follow(func, info, tensors, args, kwargs, result)
             self._record(info, tensors, result, args)
         return result
+
+    def _looked_at(self, func: Any, info: OpInfo, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Return the result of an op that needs values, where these are constants."""
+        if self.constants.all_known(list(_tensors(args, kwargs))):
+            return self.constants.evaluate(func, args, kwargs)
+        what = {"_local_scalar_dense": ".item()", "equal": "torch.equal"}.get(info.name, info.name)
+        raise ModelError(f"{what} needs the values of a tensor, and a trace has shapes only; take the branch on data out of the module")
 
     def _shaped(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -239,7 +195,7 @@ class Recorder(TorchDispatchMode):
             return type(value)(self._shaped(one) for one in value)
         return value
 
-    def _record(self, info: Any, tensors: Sequence[Any], result: Any, args: Any) -> None:
+    def _record(self, info: OpInfo, tensors: Sequence[Any], result: Any, args: Any) -> None:
         record = Record(info.name, "view" if info.view else "moves", self.path, len(self.records), fusible=info.view)
         if not info.view:
             self._fill(record, info, tensors, result, args)
@@ -253,7 +209,7 @@ class Recorder(TorchDispatchMode):
         record.live = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
         self.add(record)
 
-    def _fill(self, record: Record, info: Any, tensors: Sequence[Any], result: Any, args: Any) -> None:
+    def _fill(self, record: Record, info: OpInfo, tensors: Sequence[Any], result: Any, args: Any) -> None:
         record.reads = _once(self.data(one) for one in tensors)
         results = [result] if isinstance(result, torch.Tensor) else [one for one in result or () if isinstance(one, torch.Tensor)]
         record.writes = [self.data(one) for one in results]
@@ -265,12 +221,15 @@ class Recorder(TorchDispatchMode):
         if info.name in ("copy", "fill", "zero", "normal", "uniform", "bernoulli") and info.inplace:
             record.reads = record.reads[1:]
         if is_product(info.name):
-            _PRODUCT_SHAPES[info.name](self, record, args)
+            measure(self.storage, record, args, result)
 
 
-def _data_needed(name: str) -> str:
-    what = {"_local_scalar_dense": ".item()", "equal": "torch.equal"}.get(name, name)
-    return f"{what} needs the values of a tensor, which a trace has not (only shapes); take the branch on data out of the module"
+def _refuse_unknown(info: OpInfo) -> None:
+    if not info.view and has_no_formula(info.namespace, info.name):
+        raise ModelError(
+            f"{info.namespace}::{info.name} multiplies matrices in a way that has no formula here, so its FLOPs are unknown; "
+            "write it with matmul, linear, convolution or scaled_dot_product_attention"
+        )
 
 
 def _positions_only(name: str, args: Any) -> bool:
@@ -295,82 +254,3 @@ def _once(found: Iterator[Data]) -> list[Data]:
         if known is None or one.elements + one.octets > known.elements + known.octets:
             largest[one.storage] = one
     return list(largest.values())
-
-
-def _needs(tensor: Any) -> bool:
-    return bool(torch.is_grad_enabled() and tensor.requires_grad)
-
-
-def _product(recorder: Recorder, record: Record, args: Any) -> None:
-    left_at, right_at, bias_at = PRODUCTS[record.name]
-    left, right = args[left_at], args[right_at]
-    batch = left.shape[0] if left.dim() == 3 else 1
-    m, k = left.shape[-2:] if left.dim() > 1 else (1, left.shape[0])
-    n = right.shape[-1] if right.dim() > 1 else 1
-    record.kind = "product"
-    record.flop = 2 * batch * m * n * k
-    bias = args[bias_at] if bias_at is not None else None
-    record.shape = {
-        "sizes": (batch, m, n, k), "left": recorder.storage(left), "right": recorder.storage(right),
-        "left_grad": _needs(left), "right_grad": _needs(right), "added": None if bias is None else recorder.storage(bias),
-        "added_grad": bias is not None and _needs(bias), "added_row": bias is not None and bias.dim() == 1,
-    }  # fmt: skip
-
-
-def _convolution(recorder: Recorder, record: Record, args: Any) -> None:
-    data, weight, bias, stride = args[0], args[1], args[2], args[3]
-    transposed, groups = args[6], args[8]
-    record.kind = "convolution"
-    spatial = data.dim() - 2
-    out = recorder.shapes.run(torch.ops.aten.convolution.default, args, {}).shape
-    grid = data.shape[2:] if transposed else out[2:]
-    taps, pixels = 1, 1
-    for size in weight.shape[2:]:
-        taps *= size
-    for size in grid:
-        pixels *= size
-    record.flop = 2 * data.shape[0] * pixels * weight.shape[0] * weight.shape[1] * taps
-    record.shape = {
-        "images": data.shape[0], "ins": data.shape[1], "outs": out[1], "groups": groups, "in_size": tuple(data.shape[2:]),
-        "out_size": tuple(out[2:]), "kernel": tuple(weight.shape[2:]), "stride": tuple(stride) * (spatial // len(stride)),
-        "transposed": transposed, "left": recorder.storage(data), "right": recorder.storage(weight), "left_grad": _needs(data),
-        "right_grad": _needs(weight), "added": None if bias is None else recorder.storage(bias),
-        "added_grad": bias is not None and _needs(bias), "added_row": bias is not None,
-    }  # fmt: skip
-
-
-def _convolution_backward(recorder: Recorder, record: Record, args: Any) -> None:
-    """Count the FLOPs of the gradients that were asked for: each those of the forward pass."""
-    grad, data, weight = args[0], args[1], args[2]
-    transposed, wanted = args[7], args[10]
-    grid = data.shape[2:] if transposed else grad.shape[2:]
-    flop = 2 * data.shape[0] * weight.numel()
-    for size in grid:
-        flop *= size
-    record.kind = "convolution"
-    record.flop = flop * (bool(wanted[0]) + bool(wanted[1]))
-
-
-def _grouped(recorder: Recorder, record: Record, args: Any) -> None:
-    """Count a product whose rows go to one of several matrices each: every row meets one of them."""
-    left, right = args[0], args[1]
-    m, k = left.shape[-2:]
-    record.kind = "product"
-    if left.dim() == 2 and right.dim() == 2:  # the gradient of the matrices: rows are summed over
-        record.flop = 2 * m * k * right.shape[-1]
-        return
-    rows = m * (left.shape[0] if left.dim() == 3 else 1)
-    record.flop = 2 * rows * k * right.shape[-1]
-    record.shape = {
-        "sizes": (1, rows, right.shape[-1], k), "left": recorder.storage(left), "right": recorder.storage(right),
-        "left_grad": _needs(left), "right_grad": _needs(right), "added": None, "added_grad": False, "added_row": False,
-        "groups": right.shape[0],
-    }  # fmt: skip
-
-
-_PRODUCT_SHAPES: dict[str, Callable[[Recorder, Record, Any], None]] = {
-    **dict.fromkeys(PRODUCTS, _product),
-    CONVOLUTION: _convolution,
-    CONVOLUTION_BACKWARD: _convolution_backward,
-    "_grouped_mm": _grouped,
-}

@@ -79,13 +79,18 @@ def leading(inputs: Sequence[Any]) -> int:
     Raises:
         ModelError: where there is no tensor with one.
     """
-    tensors = [one for one in pytree.tree_leaves(list(inputs)) if isinstance(one, torch.Tensor) and one.dim()]
+    tensors = tensors_of(inputs)
     if not tensors:
-        raise ModelError("the example inputs hold no tensor with a leading dimension of samples; give one, such as torch.empty(2, 3, 224, 224)")
+        raise ModelError("the example inputs hold no tensor with a dimension of samples; give one, such as torch.empty(2, 3, 64, 64)")
     samples: int = tensors[0].shape[0]
     if not samples:
         raise ModelError(f"the first example input has shape {tuple(tensors[0].shape)}, which is no sample; give at least one")
     return samples
+
+
+def tensors_of(inputs: Sequence[Any]) -> list[Any]:
+    """Return the tensors among inputs that have a leading dimension."""
+    return [one for one in pytree.tree_leaves(list(inputs)) if isinstance(one, torch.Tensor) and one.dim()]
 
 
 def with_samples(inputs: Sequence[Any], own: int, samples: int) -> list[Any]:

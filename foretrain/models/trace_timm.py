@@ -60,10 +60,10 @@ def _declare_detection() -> None:
     timm imports torchvision for its image transforms, and a torchvision built for another release of torch fails on them; no
     classifier runs one.
     """
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's
     for name, schema in _DETECTION.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(name + schema)
+            library.define(name + schema)  # type: ignore[no-untyped-call]  # torch's
     _kept.append(library)
 
 
@@ -75,7 +75,7 @@ def _refuse_unknown(timm: Any, name: str) -> None:
     known = timm.list_models()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecated name says so at each use
-        if timm.is_model(name.split(".")[0]):
+        if timm.is_model(name.split(".", maxsplit=1)[0]):
             return
     raise UnknownNameError(f"timm {timm.__version__} has no architecture {shortened(name)}{nearest(name, known)}")
 

@@ -84,7 +84,8 @@ def save_model(model: Model, path: str | Path) -> None:
     """
     path = Path(path)
     data = model_data(model)
-    text = json.dumps(data, indent=1) if path.suffix == ".json" else yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=140)
+    as_json = path.suffix == ".json"
+    text = json.dumps(data, indent=1) if as_json else yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=140)
     try:
         path.write_text(text.rstrip() + "\n", encoding="utf-8")
     except OSError as error:

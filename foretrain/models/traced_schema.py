@@ -19,15 +19,15 @@ class TracedFile(ArchitectureFile):
     """Blocks op by op, and their order: `prologue` and `epilogue` are numbers of blocks, `layers` pairs of one and how often it runs."""
 
     blocks: list[Any]
-    prologue: list[Index] = []
+    prologue: tuple[Index, ...] = ()
     layers: list[list[Index]]
-    epilogue: list[Index] = []
+    epilogue: tuple[Index, ...] = ()
     tied_parameters: Count = 0
-    tensor_dims: dict[str, Size] = {}
+    tensor_dims: dict[str, Size] = Field(default_factory=dict)
     seq_len: Size | None = None
     image_size: Size | None = None
     hidden: Size | None = None
-    uncut: dict[str, str] = {}
+    uncut: dict[str, str] = Field(default_factory=dict)
 
     def spec(self, key: str) -> Traced:
         """Return what the profile says, its ops read.
@@ -42,9 +42,10 @@ class TracedFile(ArchitectureFile):
         numbers = [*self.prologue, *(pair[0] for pair in self.layers), *self.epilogue]
         wrong = next((one for one in numbers if one >= len(blocks)), None)
         if wrong is not None or not self.layers:
-            raise ModelError(f"block {wrong} is none of the {len(blocks)} blocks, counted from 0" if self.layers else "layers: there are none")
+            why = f"block {wrong} is none of the {len(blocks)} blocks, counted from 0" if self.layers else "layers: there are none"
+            raise ModelError(why)
         return Traced(
-            name=self.name, key=key, blocks=blocks, prologue=tuple(self.prologue), layers=tuple((a, b) for a, b in self.layers),
-            epilogue=tuple(self.epilogue), tied_parameters=self.tied_parameters, tensor_dims=self.tensor_dims, seq_len=self.seq_len,
+            name=self.name, key=key, blocks=blocks, prologue=self.prologue, layers=tuple((a, b) for a, b in self.layers),
+            epilogue=self.epilogue, tied_parameters=self.tied_parameters, tensor_dims=self.tensor_dims, seq_len=self.seq_len,
             image_size=self.image_size, hidden=self.hidden, uncut=self.uncut, assumed=self.assumed,
         )  # fmt: skip
