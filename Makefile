@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+VISION ?= torchvision==0.28.0 timm==1.0.31
 OUT ?= out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -43,8 +44,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-# torch is the oracle of the schedules and models in the tests; it is no dependency of the package, hence the call of its own.
+# torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks; they are no
+# dependencies of the package, hence the calls of their own. torchvision's operators are not needed, so its build need not match torch's.
 $(VENV)/testable: $(VENV)/installed
-	$(PIP) "$(TORCH)"
+	$(PIP) "$(TORCH)" huggingface_hub safetensors
+	$(PIP) --no-deps $(VISION)
 	$(PIP) --editable ".[test]"
 	@touch $@

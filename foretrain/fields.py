@@ -50,6 +50,8 @@ WORDS = {
         "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
         "batch_norm_relu", "batch_norm_add_relu",
     ),
+    "stride_in": ("3x3", "1x1"),
+    "cell": ("rnn", "gru", "lstm"),
     "selective": ("core_attention", "alternate_products", "all_but_products"),
 }
 """Fields that hold one or several of a few words."""

@@ -265,3 +265,20 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_network_of_images_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """In images, of a size that the command line may change; channels last spare the transposes."""
+    job = ["simulate", "--model", "resnet-50", "--cluster", "dgx-1-v100:1", "--software", "pytorch-eager", "--global-batch", "256"]
+    job += ["--micro-batch", "32", "--precision", "fp16", "--optimizer", "momentum"]
+    assert run([*job, "--image-size", "160"]) == 0
+    table = capsys.readouterr().out
+    assert "batch 256 × images of 160 × 160, fp16, momentum" in table
+    assert "images/s/accelerator" in table
+    steps = []
+    for layout in ("true", "false"):
+        assert run([*job, "--set", f"software.channels_last={layout}", "--json"]) == 0
+        steps.append(json.loads(capsys.readouterr().out)["step_s"])
+    assert steps[0] < steps[1]
+    assert run([*job, "--set", "model.stride_in=2x2"]) == 2
+    assert "stride_in" in capsys.readouterr().err

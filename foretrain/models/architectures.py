@@ -26,21 +26,6 @@ class Architecture:
 
 ARCHITECTURES = MappingProxyType(
     {
-        "speech": Architecture(
-            schema="foretrain.models.small_schema:SpeechFile",
-            spec="foretrain.models.speech:Speech",
-            build="foretrain.models.speech:build",
-        ),
-        "collaborative": Architecture(
-            schema="foretrain.models.small_schema:CollaborativeFile",
-            spec="foretrain.models.recommender:Collaborative",
-            build="foretrain.models.recommender:build",
-        ),
-        "ranking": Architecture(
-            schema="foretrain.models.small_schema:RankingFile",
-            spec="foretrain.models.ranking:Ranking",
-            build="foretrain.models.ranking:build",
-        ),
         "transformer": Architecture(
             schema="foretrain.models.schema:ModelFile",
             spec="foretrain.models.dimensions:Transformer",
@@ -125,6 +110,31 @@ ARCHITECTURES = MappingProxyType(
             schema="foretrain.models.traced_schema:TracedFile",
             spec="foretrain.models.traced:Traced",
             build="foretrain.models.traced:build",
+        ),
+        "dlrm": Architecture(
+            schema="foretrain.models.sample_schema:DlrmFile",
+            spec="foretrain.models.networks.dlrm:Dlrm",
+            build="foretrain.models.networks.dlrm:build",
+        ),
+        "ncf": Architecture(
+            schema="foretrain.models.sample_schema:NcfFile",
+            spec="foretrain.models.networks.ncf:Ncf",
+            build="foretrain.models.networks.ncf:build",
+        ),
+        "wide-deep": Architecture(
+            schema="foretrain.models.sample_schema:WideDeepFile",
+            spec="foretrain.models.networks.wide_deep:WideDeep",
+            build="foretrain.models.networks.wide_deep:build",
+        ),
+        "gnmt": Architecture(
+            schema="foretrain.models.sample_schema:GnmtFile",
+            spec="foretrain.models.networks.gnmt:Gnmt",
+            build="foretrain.models.networks.gnmt:build",
+        ),
+        "deepspeech2": Architecture(
+            schema="foretrain.models.sample_schema:DeepSpeech2File",
+            spec="foretrain.models.networks.deepspeech2:DeepSpeech2",
+            build="foretrain.models.networks.deepspeech2:build",
         ),
     }
 )

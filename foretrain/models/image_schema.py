@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StrictBool
 
+from foretrain.fields import words_of
 from foretrain.models.networks.alexnet import AlexNet
 from foretrain.models.networks.densenet import DenseNet
 from foretrain.models.networks.googlenet import GoogLeNet
@@ -26,12 +27,10 @@ Size = Annotated[int, Field(strict=True, gt=0, le=1_000_000)]
 Sizes = Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)]
 
 
-class ImageFile(ArchitectureFile):
-    """A network of square images that tells `classes` apart; `KIND` are its dimensions as the builder takes them."""
+class NetworkFile(ArchitectureFile):
+    """A network; `KIND` are its dimensions as the builder takes them."""
 
     KIND: ClassVar[type[Any]]
-    image_size: Size
-    classes: Size
 
     def spec(self, key: str) -> Any:
         """Return the dimensions as the builder takes them.
@@ -41,6 +40,13 @@ class ImageFile(ArchitectureFile):
         """
         fields = {name: getattr(self, name) for name in type(self).model_fields if name in self.KIND.__slots__}
         return self.KIND(**{**fields, "key": key})
+
+
+class ImageFile(NetworkFile):
+    """A network of square images that tells `classes` apart."""
+
+    image_size: Size
+    classes: Size
 
 
 class LeNetFile(ImageFile):
@@ -53,7 +59,7 @@ class AlexNetFile(ImageFile):
     """See `AlexNet`."""
 
     KIND = AlexNet
-    towers: Annotated[int, Field(strict=True, ge=1, le=2)] = 1
+    towers: Size = 1
 
 
 class VggFile(ImageFile):
@@ -69,7 +75,7 @@ class GoogLeNetFile(ImageFile):
 
     KIND = GoogLeNet
     batch_norm: StrictBool = False
-    wide_kernel: Annotated[int, Field(strict=True, ge=3, le=5, multiple_of=1)] = 5
+    wide_kernel: Size = 5
 
 
 class Inception3File(ImageFile):
@@ -92,7 +98,7 @@ class ResNetFile(ImageFile):
     bottleneck: StrictBool
     groups: Size = 1
     group_width: Size = 64
-    stride_in: one_of("3x3", "1x1") = "3x3"  # type: ignore[valid-type]
+    stride_in: one_of(*words_of("stride_in")) = "3x3"  # type: ignore[valid-type]
     squeeze: StrictBool = False
     dropout: StrictBool = False
 

@@ -134,7 +134,8 @@ class Op(ABC):
     """One kernel-sized piece of work of a model, in shapes per sample.
 
     Every subclass is a final frozen dataclass with at least `name`. `parameters` counts the whole op; `parameters_cut` says whether
-    tensor parallelism divides them; frozen ones are not `trained`: they have no gradient and no optimizer state. `group` marks the ops
+    tensor parallelism divides them; frozen ones are not `trained`: they have no gradient and no optimizer state. Those of a
+    `sharded` op are spread over the data-parallel ranks for good and updated in backward. `group` marks the ops
     that selective recomputation runs again (`core_attention`).
     """
 
@@ -148,8 +149,11 @@ class Op(ABC):
         def parameters_cut(self) -> bool: ...  # noqa: D102
         @property
         def trained(self) -> bool: ...  # noqa: D102
+        @property
+        def sharded(self) -> bool: ...  # noqa: D102
     else:
         trained = True
+        sharded = False
 
     @abstractmethod
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -174,6 +178,7 @@ class Boundary:
 
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
+    `exchange` swaps what each data-parallel rank has for what it needs, there and back: an all-to-all in both directions.
     `loss` is the vocabulary-parallel loss: three small all-reduces of `elements` fp32 numbers each, forward only (maximum, target
     logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.

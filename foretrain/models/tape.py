@@ -69,16 +69,17 @@ class Tape:
     # ── products ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def conv(  # noqa: PLR0913 - what a layer is, by name
-        self, width: int, kernel: Sizes, *, stride: int = 1, padding: Sizes | None = None, groups: int = 1, bias: bool = False,
+        self, width: int, kernel: Sizes, *, stride: Sizes = 1, padding: Sizes | None = None, groups: int = 1, bias: bool = False,
         shared: bool = False, name: str = "conv",
     ) -> Tape:  # fmt: skip
         """Add a convolution; unless `padding` is given, one that keeps the size where the stride is 1."""
         taps = self._each(kernel)
         given = tuple((k - 1) // 2 for k in taps) if padding is None else self._each(padding)
-        size = tuple(places(s, k, stride, p) for s, k, p in zip(self.tensor.size, taps, given, strict=True))
+        strides = self._each(stride)
+        size = tuple(places(*each) for each in zip(self.tensor.size, taps, strides, given, strict=True))
         conv = Conv(
             name=name, in_channels=self.channels, out_channels=width, in_size=self.tensor.size, out_size=size, kernel=taps,
-            stride=self._each(stride), groups=groups, bias=bias, shared=shared, **self._learning(),
+            stride=strides, groups=groups, bias=bias, shared=shared, **self._learning(),
         )  # fmt: skip
         return self._weighted(conv, width, size)
 

@@ -69,8 +69,8 @@ class Pricer:
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[tuple[Gemm, float | None], float] = {}
-        self._convolver = convolver(accelerator, dtype, self.gemm_s)
+        self._known: dict[tuple[Gemm, float, bool], float] = {}
+        self._convolver = convolver(accelerator, dtype, self._implicit_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -128,28 +128,38 @@ class Pricer:
         ramp = self.accelerator.memory.half_bytes * launches
         return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
 
-    def gemm_s(self, gemm: Gemm, depth_fill: float | None = None) -> float:
+    def gemm_s(self, gemm: Gemm) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
 
-        `depth_fill` stands in for that of the accelerator's products where it is given.
+        In fp32, units that the tiles would leave idle share a tile; cuBLAS does not split the depth of products on matrix units.
 
-        Where the tiles leave most units idle, units share a tile: each sums a part of the depth, and the parts are added up.
-
-        **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization); NVIDIA,
-        CUTLASS, efficient GEMM, "Parallelized Reductions" (split-K).
+        **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization).
         """
-        key = (gemm, depth_fill)
+        return self._best_s(gemm, self.accelerator.matmul.depth_fill, splits=self.dtype == "fp32")
+
+    def _implicit_s(self, gemm: Gemm, fill: float) -> float:
+        """Return the math time of the product of a convolution, whose kernels have a fill of their own and split the depth."""
+        return self._best_s(gemm, fill, splits=True)
+
+    def _best_s(self, gemm: Gemm, fill: float, *, splits: bool) -> float:
+        """Return the time with the best tile.
+
+        Where the tiles leave most units idle and the depth `splits`, each of several units sums a part of it, and the parts are added up.
+
+        **Source:** NVIDIA, CUTLASS, efficient GEMM, "Parallelized Reductions" (split-K).
+        """
+        key = (gemm, fill, splits)
         known = self._known.get(key)
         if known is None:
-            fill = self.accelerator.matmul.depth_fill if depth_fill is None else depth_fill
-            known = self._known[key] = min(self._tiled_s(gemm, index, fill) for index in range(len(self.accelerator.matmul.tiles)))
+            tiles = range(len(self.accelerator.matmul.tiles))
+            known = self._known[key] = min(self._tiled_s(gemm, index, fill, splits=splits) for index in tiles)
         return known
 
-    def _tiled_s(self, gemm: Gemm, index: int, fill: float) -> float:
+    def _tiled_s(self, gemm: Gemm, index: int, fill: float, *, splits: bool) -> float:
         rows, columns = self.accelerator.matmul.tiles[index]
         tiles = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns)
         best, parts = self._waves_s(gemm.k, index, tiles, fill), 2
-        while tiles * parts <= self.accelerator.compute_units:
+        while splits and tiles * parts <= self.accelerator.compute_units:
             added = self.stream_s(2.0 * parts * gemm.batch * gemm.m * gemm.n * PARTIAL_BYTES)
             best, parts = min(best, self._waves_s(gemm.k / parts, index, tiles * parts, fill) + added), 2 * parts
         return best

@@ -71,7 +71,8 @@ class Context:
         """Return the priced passes for tensor-parallel groups that lie like `span`."""
         if span not in self._passes:
             placement = self.placement
-            self._passes[span] = Passes(self.pricer, self.layout, placement.cluster, span, placement.plan.recompute)
+            data = placement.data_span(0)
+            self._passes[span] = Passes(self.pricer, self.layout, placement.cluster, span, placement.plan.recompute, data)
         return self._passes[span]
 
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:

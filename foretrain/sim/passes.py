@@ -13,7 +13,7 @@ from foretrain.sim.collectives import NOTHING, TransferCost, collective
 from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
-from foretrain.sim.segment import HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
+from foretrain.sim.segment import DATA, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
 
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
@@ -31,7 +31,9 @@ class BlockPass:
 class Passes:
     """Prices the passes of blocks for one layout, tensor span and recompute policy; each block once."""
 
-    def __init__(self, pricer: Pricer, layout: Layout, cluster: Cluster, tensor: Span, recompute: str) -> None:
+    def __init__(self, pricer: Pricer, layout: Layout, cluster: Cluster, tensor: Span, recompute: str, data: Span | None = None) -> None:
+        self.data = data
+        """The data-parallel replicas, over which exchanges run."""
         self.pricer = pricer
         self.layout = layout
         self.cluster = cluster
@@ -42,7 +44,7 @@ class Passes:
 
     def at(self, point: Point) -> Passes:
         """Return the same passes at another operating point."""
-        return Passes(self.pricer.at(point), self.layout, self.cluster, self.tensor, self.recompute)
+        return Passes(self.pricer.at(point), self.layout, self.cluster, self.tensor, self.recompute, self.data)
 
     def forward(self, block: Block, *, layer: bool) -> BlockPass:
         """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
@@ -73,19 +75,25 @@ class Passes:
         """Return time that the device spends waiting for the host."""
         return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
 
-    def comm_leg(self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0) -> tuple[Leg, ...]:
-        """Return an inline tensor-parallel collective, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free."""
-        cost = collective(kind, size_bytes, self.tensor, self.cluster, self.pricer.software.collective_scale)
+    def comm_leg(
+        self, name: str, kind: str, size_bytes: float, hidden_by: Leg | None = None, most: float = 1.0, over: Span | None = None
+    ) -> tuple[Leg, ...]:
+        """Return an inline collective, less what (of `most` of it) runs beside `hidden_by`; nothing where it is free.
+
+        It runs over the tensor-parallel group, or `over` another.
+        """
+        cost = collective(kind, size_bytes, over or self.tensor, self.cluster, self.pricer.software.collective_scale)
         if cost.total_s == 0.0:
             return ()
         hidden = min(cost.total_s * most, hidden_by.device_s) if hidden_by is not None else 0.0
         launch = self.pricer.software.host.collective_s
         rest = cost.total_s - hidden
+        kind_of = TENSOR if over is None else DATA
         power = self.pricer.accelerator.power
         # The kernel of the collective keeps the compute units awake while nothing else runs.
         joules = {"links": cost.wire_bytes * power.link_j_per_byte, "busy": power.busy_w * self.pricer.point.busy_power * rest}
         leg = Leg(
-            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={TENSOR: rest} if rest else {},
+            name=name, device_s=rest, lead_s=launch + rest, launch_s=launch, class_s={kind_of: rest} if rest else {},
             joules=joules, transfer=_shortened(cost, rest), hidden_s=hidden,
         )  # fmt: skip
         slowed = self.slowed_leg(hidden)
@@ -162,10 +170,12 @@ class Passes:
         parallelism the gather of the saved input beside the data-gradient product (`before`).
         Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
         """
-        if self.layout.tp == 1 or (backward and not step.gradient):
-            return ()
         size = step.elements * self.layout.micro_batch * self.layout.element_bytes
         name = f"{step.name} {'backward' if backward else 'forward'}"
+        if step.kind == "exchange":
+            return self.comm_leg(name, "all_to_all", size, over=self.data)
+        if self.layout.tp == 1 or (backward and not step.gradient):
+            return ()
         if step.kind == "loss":
             small = step.elements * self.layout.micro_batch * 4.0
             return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES

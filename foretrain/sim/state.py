@@ -8,6 +8,8 @@ from foretrain.models.model import Block
 from foretrain.sim.placement import Placement
 from foretrain.sim.precision import Numbers
 
+FP32_BYTES = 4.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
@@ -37,13 +39,18 @@ class StageState:
 
 
 def block_parameters(block: Block, tp: int) -> float:
-    """Return the parameters of a block that one tensor-parallel rank holds."""
-    return sum(op.parameters_per_rank(tp) for op in block.ops)
+    """Return the parameters of a block that one tensor-parallel rank holds, but for those that are spread over all replicas."""
+    return sum(op.parameters_per_rank(tp) for op in block.ops if not op.sharded)
+
+
+def sharded_bytes(block: Block, ranks: int) -> float:
+    """Return the bytes that each of `ranks` data-parallel ranks holds of parameters that are spread over them, in fp32."""
+    return sum(op.parameters for op in block.ops if op.sharded) * FP32_BYTES / ranks
 
 
 def trained_parameters(block: Block, tp: int) -> float:
     """Return those of them that are not frozen."""
-    return sum(op.parameters_per_rank(tp) for op in block.ops if op.trained)
+    return sum(op.parameters_per_rank(tp) for op in block.ops if op.trained and not op.sharded)
 
 
 def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageState:
@@ -54,12 +61,13 @@ def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageStat
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
     everything = plan.shards if plan.zero == 3 else 1
+    spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
     updated = trained / plan.shards
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
-        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything,
+        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread,
         gradient_bytes=trained * state.gradient_bytes / everything,
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
         updated=updated,

@@ -1,12 +1,13 @@
 """Fits the rates of software profiles to the classic and image runs, robustly, with priors, and cross-validates them.
 
 One constant set per software profile: how fast its matrix products, memory-bound kernels and collectives run relative to the curves of
-the accelerator. No constant belongs to a row, a source or a model. Every run is simulated once; a rate divides the seconds of its class
+the accelerator; and one for each accelerator that no language-model run calibrates: the sustained
+rate of its units. No constant belongs to a row, a source or a model. Every run is simulated once; a rate divides the seconds of its class
 of the breakdown, which is exact where the device is what is waited for, and is checked by simulating again with the fitted constants.
-The logarithm of a constant over the profile's own has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair of model
+All are fitted at once. The logarithm of a constant over the one held has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair of model
 and accelerator weighs the same. Cross-validation leaves out groups of models in turn.
 
-    python -m foretrain.validate.fit_stacks [PROFILE ...] [--out reports/fit-stacks]
+    python -m foretrain.validate.fit_stacks [--out reports/fit-stacks]
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ CLASSES = (("math",), ("memory", "optimizer"), ("data_parallel",))
 """Classes of the breakdown whose seconds each constant divides."""
 WIDTHS = (0.3, 0.3, 0.4)
 """Widths of the priors, relative."""
+ACCELERATOR_WIDTH = 0.2
+CALIBRATED = ("a100-sxm", "h100-sxm", "h200", "h800", "b200", "b300", "gb200", "v100")
+"""Accelerators whose rates come from language-model runs and microbenchmarks, or from next to no runs here, and stay."""
 LOSS_SCALE = 0.1
 PRIOR_WEIGHT = 1.0
 FOLDS = 4
@@ -55,6 +59,8 @@ class Case:
     profile: str
     model: str
     accelerator: str
+    units: str
+    """fp32 or matrix: the units that its products run on."""
     parts: tuple[float, ...]
     rest_s: float
     measured_s: float
@@ -74,10 +80,15 @@ def case_of(kind: str, row: Row) -> Case | None:
     counted = [tuple(name for name in names if name not in job.without) for names in CLASSES]
     parts = tuple(job.steps * sum(played.breakdown[name] for name in names) for names in counted)
     return Case(
-        profile=job.software.key, model=job.model.key, accelerator=job.cluster.accelerator.key, parts=parts,
-        rest_s=step_time_s(job, played) - sum(parts), measured_s=seconds,
+        profile=job.software.key, model=job.model.key, accelerator=job.cluster.accelerator.key,
+        units=_units_of(job), parts=parts, rest_s=step_time_s(job, played) - sum(parts), measured_s=seconds,
         held=tuple(getattr(job.software, field) for field in FIELDS),
     )  # fmt: skip
+
+
+def _units_of(job: Job) -> str:
+    peak = job.cluster.accelerator.peak_flop_per_s
+    return "fp32" if peak[job.recipe.precision] <= peak["fp32"] else "matrix"
 
 
 def _cases(task: tuple[str, list[Row]]) -> list[Case]:
@@ -100,42 +111,61 @@ def cases(workers: int) -> dict[str, list[Case]]:
     return dict(found)
 
 
-def errors(group: Sequence[Case], logs: Vector) -> Vector:
-    """Return log(predicted / measured) with every constant at its factor."""
-    parts = np.array([case.parts for case in group])
-    rest = np.array([case.rest_s for case in group])
-    return np.asarray(np.log((parts / np.exp(logs)).sum(axis=1) + rest) - np.log([case.measured_s for case in group]))
+class Problem:
+    """Cases of all profiles with the constants that they share: three a profile, then one an accelerator that is not calibrated yet."""
+
+    def __init__(self, found: Sequence[Case]) -> None:
+        self.cases = list(found)
+        self.profiles = sorted({case.profile for case in found})
+        self.accelerators = sorted({_units(case) for case in found if not case.accelerator.startswith(CALIBRATED)})
+        self._parts = np.array([case.parts for case in found])
+        self._rest = np.array([case.rest_s for case in found])
+        self._measured = np.log([case.measured_s for case in found])
+        self._of_profile = np.array([self.profiles.index(case.profile) for case in found])
+        spare = len(self.accelerators)
+        places = {name: index for index, name in enumerate(self.accelerators)}
+        self._of_accelerator = np.array([places.get(_units(case), spare) for case in found])
+        self._weights = weights_of(found)
+        self._widths = np.array([*WIDTHS * len(self.profiles), *[ACCELERATOR_WIDTH] * spare])
+
+    def errors(self, logs: Vector) -> Vector:
+        """Return log(predicted / measured) with every constant at its factor."""
+        cut = len(FIELDS) * len(self.profiles)
+        rates = np.exp(logs[:cut]).reshape(-1, len(FIELDS))[self._of_profile]
+        rates[:, 0] *= np.exp(np.append(logs[cut:], 0.0))[self._of_accelerator]
+        return np.asarray(np.log((self._parts / rates).sum(axis=1) + self._rest) - self._measured)
+
+    def fit(self, inside: Vector) -> Vector:
+        """Return the logarithms of the factors that fit the cases `inside` best."""
+
+        def residuals(logs: Vector) -> Vector:
+            scaled = self.errors(logs) / LOSS_SCALE
+            robust = np.sign(scaled) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1)) * self._weights * inside
+            return np.concatenate([robust, logs / self._widths * PRIOR_WEIGHT])
+
+        return np.asarray(least_squares(residuals, np.zeros(len(self._widths))).x)
+
+    def held_out(self) -> Vector:
+        """Return the error of every case under constants that were fitted without its model."""
+        models = sorted({case.model for case in self.cases})
+        of_model = np.array([models.index(case.model) % FOLDS for case in self.cases])
+        result = np.zeros(len(self.cases))
+        for fold in range(FOLDS):
+            out = of_model == fold
+            result[out] = self.errors(self.fit(np.where(out, 0.0, 1.0)))[out]
+        return result
 
 
-def fit(group: Sequence[Case]) -> Vector:
-    """Return the logarithms of the factors on the constants that fit a group best."""
-    weights = weights_of(group)
-
-    def residuals(logs: Vector) -> Vector:
-        scaled = errors(group, logs) / LOSS_SCALE
-        robust = np.sign(scaled) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1)) * weights
-        return np.concatenate([robust, logs / np.array(WIDTHS) * PRIOR_WEIGHT])
-
-    return np.asarray(least_squares(residuals, np.zeros(len(FIELDS))).x)
+def _units(case: Case) -> str:
+    return f"{case.accelerator} {case.units}"
 
 
 def weights_of(group: Sequence[Case]) -> Vector:
-    """Return weights under which every pair of model and accelerator counts the same."""
-    counts: dict[tuple[str, str], int] = defaultdict(int)
+    """Return weights under which every model on an accelerator in a profile counts the same."""
+    counts: dict[tuple[str, ...], int] = defaultdict(int)
     for case in group:
-        counts[case.model, case.accelerator] += 1
-    return np.array([counts[case.model, case.accelerator] ** -0.5 for case in group])
-
-
-def held_out(group: Sequence[Case]) -> Vector:
-    """Return the error of every case under constants that were fitted without its model."""
-    models = sorted({case.model for case in group})
-    result = errors(group, np.zeros(len(FIELDS)))
-    for fold in (models[start::FOLDS] for start in range(min(FOLDS, len(models)))):
-        inside = [case for case in group if case.model not in fold]
-        out = [index for index, case in enumerate(group) if case.model in fold]
-        result[out] = errors([group[index] for index in out], fit(inside) if inside else np.zeros(len(FIELDS)))
-    return result
+        counts[case.profile, case.model, case.accelerator] += 1
+    return np.array([counts[case.profile, case.model, case.accelerator] ** -0.25 for case in group])
 
 
 def report(found: Vector) -> dict[str, float]:
@@ -147,13 +177,23 @@ def report(found: Vector) -> dict[str, float]:
     }  # fmt: skip
 
 
-def summary(group: Sequence[Case]) -> dict[str, Any]:
-    """Return the fitted constants of a profile and its errors as it is, fitted, and with models left out."""
-    logs = fit(group)
-    constants = dict(zip(FIELDS, np.round(np.array(group[0].held) * np.exp(logs), 3).tolist(), strict=True))
+def summary(problem: Problem) -> dict[str, Any]:
+    """Return the fitted constants and the errors of every profile as it is, fitted, and with models left out."""
+    everything = np.ones(len(problem.cases))
+    logs = problem.fit(everything)
+    stages = {"as held": problem.errors(np.zeros(len(logs))), "fitted": problem.errors(logs), "models left out": problem.held_out()}
+    cut = len(FIELDS) * len(problem.profiles)
+    factors = np.exp(logs[:cut]).reshape(-1, len(FIELDS))
+    profiles = {}
+    for index, name in enumerate(problem.profiles):
+        own = np.array([case.profile == name for case in problem.cases])
+        held = next(case.held for case in problem.cases if case.profile == name)
+        constants = dict(zip(FIELDS, np.round(np.array(held) * factors[index], 3).tolist(), strict=True))
+        profiles[name] = {"constants": constants} | {stage: report(found[own]) for stage, found in stages.items()}
     return {
-        "constants": constants, "as held": report(errors(group, np.zeros(len(FIELDS)))), "fitted": report(errors(group, logs)),
-        "models left out": report(held_out(group)),
+        "profiles": profiles,
+        "accelerators": dict(zip(problem.accelerators, np.round(np.exp(logs[cut:]), 3).tolist(), strict=True)),
+        "all": {stage: report(found) for stage, found in stages.items()},
     }  # fmt: skip
 
 
@@ -165,7 +205,8 @@ def write(found: dict[str, Any], stem: Path) -> None:
     lines = [
         "# Rates of software profiles fitted to classic and image runs", "",
         "Written by `python -m foretrain.validate.fit_stacks`; not edited by hand. Errors are medians of |predicted / measured - 1| in %.",
-        "", head, "|" + "---|" * (head.count("|") - 1), *_rows(found.items()), "",
+        "", head, "|" + "---|" * (head.count("|") - 1), *_rows(found["profiles"].items()), "",
+        "Factor on the sustained rate of accelerators: " + ", ".join(f"{name} {value}" for name, value in found["accelerators"].items()), "",
     ]  # fmt: skip
     stem.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -182,14 +223,11 @@ def _rows(found: Iterable[tuple[str, Any]]) -> list[str]:
 def main() -> None:
     """Fit, cross-validate, print, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("profiles", nargs="*", help="software profiles; all by default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="path of the report without its suffix")
     arguments = parser.parse_args()
-    groups = cases(arguments.workers)
-    found = {name: summary(group) for name, group in sorted(groups.items()) if not arguments.profiles or name in arguments.profiles}
-    for name, one in found.items():
-        print(name, json.dumps(one))  # noqa: T201 - a report
+    found = summary(Problem([case for group in cases(arguments.workers).values() for case in group]))
+    print(json.dumps(found, indent=1))  # noqa: T201 - a report
     if arguments.out is not None:
         write(found, arguments.out)
 

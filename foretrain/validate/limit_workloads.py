@@ -43,7 +43,8 @@ WORKLOADS = (
     Workload("resnet-?50", "", "resnet-50", image_size=224),
     Workload("bert_?base", "squad", "bert-base-classifier", seq_len=384, note="384 tokens a sample"),
     Workload("bert_?base", "sentiment", "bert-base-classifier", seq_len=64, note="64 tokens a sample"),
-    Workload("deepspeech2?", "", "deepspeech2"),
+    Workload("deepspeech2?", "", "deepspeech2", seq_len=1230, note="utterances of 12.3 s, the mean of LibriSpeech's 960 hours"),
+    Workload("ncf|neumf", "1m", "ncf-movielens-1m"),
     Workload("ncf|neumf", "", "ncf"),
 )
 """In order of priority: the first whose words occur decides."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from foretrain.inherit import Kind, read_tree
+from foretrain.models.architectures import architecture_of, imported
 from foretrain.models.load import SHELF, list_models, load_model, load_spec
-from foretrain.models.schema import ModelFile
+from foretrain.models.schema import ArchitectureFile
 
 EXACT = {
     "gpt2": 124_439_808,
@@ -21,8 +22,10 @@ ROUNDED = {"gpt3-125m", "gpt3-350m", "gpt3-760m", "gpt3-1.3b", "gpt3-2.7b", "gpt
 """Published to two or three digits only."""
 
 
-def profile(name: str) -> ModelFile:
-    return ModelFile.model_validate(read_tree(Kind(SHELF), SHELF.find(name)).data)
+def profile(name: str) -> ArchitectureFile:
+    data = read_tree(Kind(SHELF), SHELF.find(name)).data
+    file: ArchitectureFile = imported(architecture_of(data, name).schema).model_validate(data)
+    return file
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -62,6 +65,8 @@ def test_every_model_is_listed_under_its_own_name(name: str) -> None:
 
 
 def test_the_library_holds_the_families() -> None:
-    """GPT-2, GPT-3, Megatron, BLOOM, MT-NLG, Llama 1 to 3."""
+    """GPT-2, GPT-3, Megatron, BLOOM, MT-NLG, Llama 1 to 3; classic networks of images, detectors, recommenders, recurrent ones."""
+    classic = {"lenet-5", "alexnet", "vgg-16", "googlenet", "inception-v3", "resnet-50", "retinanet", "ssd-resnet34", "unet3d"}
+    assert classic | {"dlrm", "dlrm-dcnv2", "ncf", "wide-and-deep", "gnmt", "deepspeech2"} <= set(list_models())
     wanted = {*EXACT, *ROUNDED, "gpt2-large", "gpt3-175b", "megatron-1.7b", "megatron-1008b", "mt-nlg-530b", "llama-65b", "llama2-70b"}
     assert wanted <= set(list_models())

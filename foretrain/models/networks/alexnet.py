@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foretrain.errors import ModelError
 from foretrain.models import image_patterns as patterns
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import image_model, image_tape
@@ -24,6 +25,11 @@ class AlexNet:
     towers: int = 1
     key: str = ""
     assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse other towers."""
+        if self.towers not in (1, 2):
+            raise ModelError(f"{self.name}: towers={self.towers} was never built; use 1 or 2")
 
 
 # Filters, kernel and whether a pooling follows.

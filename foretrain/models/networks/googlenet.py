@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foretrain.errors import ModelError
 from foretrain.models import image_patterns as patterns
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import image_model, image_tape
@@ -33,6 +34,11 @@ class GoogLeNet:
     wide_kernel: int = 5
     key: str = ""
     assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse kernels that would change the size of the maps."""
+        if self.wide_kernel not in (3, 5):
+            raise ModelError(f"{self.name}: wide_kernel={self.wide_kernel} is neither the paper's 5 nor torchvision's 3; use one of them")
 
 
 def build(spec: GoogLeNet) -> Model:

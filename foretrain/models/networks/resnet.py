@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from foretrain.errors import ModelError
+from foretrain.fields import words_of
 from foretrain.models import image_patterns as patterns
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import image_model, image_tape
@@ -41,7 +42,9 @@ class ResNet:
     assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse groups that plain blocks do not have."""
+        """Refuse groups that plain blocks do not have, and strides elsewhere."""
+        if self.stride_in not in words_of("stride_in"):
+            raise ModelError(f"{self.name}: stride_in={self.stride_in!r} is no convolution; use one of {', '.join(words_of('stride_in'))}")
         if not self.bottleneck and (self.groups > 1 or self.group_width != 64):
             raise ModelError(f"{self.name}: only bottleneck blocks have groups and other widths; set bottleneck: true, or leave them out")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from foretrain.errors import ModelError
 from foretrain.models import image_patterns as patterns
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import image_model, image_tape
@@ -24,6 +25,12 @@ class ShuffleNet2:
     classes: int
     key: str = ""
     assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse stages without a width, and widths that have no half."""
+        if len(self.widths) != len(self.layers) + 1 or any(width % 2 for width in self.widths):
+            stages = len(self.layers)
+            raise ModelError(f"{self.name}: widths={self.widths} do not fit {stages} stages; give {stages + 1} even numbers")
 
 
 def build(spec: ShuffleNet2) -> Model:
