@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from math import ceil, log, log2, sqrt
+from math import ceil, log, log2, prod, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
@@ -15,6 +15,8 @@ from foretrain.software.profile import Software
 
 REORDERS = 2
 """Transposes around a convolution, one for each tensor of maps."""
+PART_DEPTH = 256
+"""Depth of a product that is worth a unit of its own where tiles are few."""
 PARTIAL_BYTES = 4.0
 """Partial sums are fp32."""
 
@@ -90,7 +92,7 @@ class Pricer:
         launches = kernel.launches + reorders
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
-        awake_s = reorder_s + bound * self._filled(kernel, math_s / point.math_time if by_math else 0.0)
+        awake_s = reorder_s + bound * self._filled(kernel, by_math=by_math)
         power = self.accelerator.power
         return Work(
             math_s=bound if by_math else 0.0,
@@ -103,20 +105,20 @@ class Pricer:
             flop=kernel.flop,
         )
 
-    def _filled(self, kernel: Kernel, math_s: float) -> float:
+    def _filled(self, kernel: Kernel, *, by_math: bool) -> float:
         """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
 
-        `math_s` is the time of its math where that bounds it, else 0. A product fills what its FLOPs would at the sustained rate of
-        large ones; a memory-bound kernel all but its ramp.
+        A product fills as many units as it has tiles of the smallest kind and parts of its depth; a memory-bound kernel all but its ramp.
         """
-        if math_s == 0.0:
+        if not by_math:
             ramp = self.accelerator.memory.half_bytes * kernel.launches
             return kernel.moved_bytes / (kernel.moved_bytes + ramp) if kernel.moved_bytes else 0.0
-        if kernel.attention is not None:
+        gemm = kernel.gemm if kernel.convolution is None else kernel.convolution.gemm
+        if gemm is None:
             return 1.0
-        sustained = self.accelerator.matmul.sustained
-        rate = self._peak * sustained.get(self.dtype, min(sustained.values())) * self.software.matmul_scale
-        return min(1.0, kernel.flop * self.slowest / (rate * math_s))
+        rows, columns = min(self.accelerator.matmul.tiles, key=prod)
+        blocks = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) * max(1, gemm.k // PART_DEPTH)
+        return min(1.0, blocks / self.accelerator.compute_units)
 
     def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.

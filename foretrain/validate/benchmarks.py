@@ -30,8 +30,8 @@ BENCHMARKS = {
     "unet3d": Benchmark(model=lambda: load_model("unet3d"), optimizer="momentum"),
     "dlrm_dcnv2": Benchmark(model=lambda: load_model("dlrm-dcnv2"), optimizer="sgd"),
     "llama2_70b_lora": Benchmark(
-        model=lambda: load_model("llama2-70b").at_sequence(8192), optimizer="adamw", tensor=4,
-        assumed=("all weights trained, where LoRA trains a few", "4 tensor-parallel ranks"),
+        model=lambda: load_model("llama2-70b").at_sequence(8192).with_lora(16), optimizer="adamw", tensor=4,
+        assumed=("adapters of rank 16 on every product, 4 tensor-parallel ranks",),
     ),
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ HOSTS = (
     Host("aws-g3-4xlarge", r"g3\."),
     Host("aws-p3-2xlarge", r"p3\.2xlarge"),
     Host("azure-nc96ads-a100-v4", r"NC96ads"),
+    Host("smc-8x-h100", r"SMC-H100", chip=r"^h100-sxm"),
     Host("pcie-2x-h100-bridge", link=r"bridge|NVLink", chip=r"^h100-(pcie|nvl)"),
     Host("azure-nc96ads-a100-v4", link=r"NVLink", node_type=r"NV-?Bridge", chip=r"^a100-pcie"),
     Host("azure-nc96ads-a100-v4", link=r"NVLink bridge", chip=r"^(a100-pcie|a30|a40|rtx-a6000|rtx-3090)"),

@@ -61,7 +61,8 @@ def _predicted(row: Row) -> tuple[float, float, tuple[str, ...]]:
 
 def _cluster(row: Row) -> tuple[Cluster, tuple[str, ...]]:
     nodes, per_node = whole(row, "n_nodes") or 1, needed(row, "acc_per_node", "the accelerators of a node")
-    named = {"accelerator": text(row, "accelerator").replace("NVIDIA", ""), "n_accelerators": str(nodes * per_node), "n_nodes": str(nodes)}
+    named = {"accelerator": text(row, "accelerator").replace("NVIDIA", ""), "n_accelerators": str(nodes * per_node), "n_nodes": str(nodes),
+             "node_type": text(row, "system")}  # fmt: skip
     return cluster_of(named, lambda name: load_cluster(f"{name}:1"))
 
 
