@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import statistics
 from collections.abc import Mapping
 
 import pytest
@@ -197,3 +198,15 @@ def test_a_missing_step_time_follows_from_the_throughput() -> None:
 def test_the_source_is_the_repository() -> None:
     """Without its commit."""
     assert labels_of({**BASE, "source_example": "NVIDIA/DeepLearningExamples@b9178e8a:README.md"}).source == "NVIDIA/DeepLearningExamples"
+
+
+def test_a_sample_of_runs_is_predicted() -> None:
+    """Every fortieth row, eleven frameworks and a dozen accelerators from K80 to GB200: within 20 % at the median."""
+    sample = [row for row in ROWS[::40] if "timm" not in row["framework"]]
+    errors = []
+    for row in sample:
+        reply = answer(row, "classic_runs")
+        assert reply.step_time_s is not None, reply.reason
+        errors.append(abs(reply.step_time_s / (measured(row).step_time_s or 1.0) - 1.0))
+    assert len(errors) > 25
+    assert statistics.median(errors) < 0.20
