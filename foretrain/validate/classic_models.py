@@ -52,7 +52,7 @@ MODELS = (
 
 UNPADDED = re.compile(r"unpadded|packed", re.IGNORECASE)
 UNPADDED_LENGTH = 256
-"""Mean tokens of a Wikipedia sample of at most 512: half of the positions are padding. Source: Krell et al., arXiv:2107.02027, section 2."""
+"""Mean tokens of a Wikipedia sample of at most 512: half of the positions are padding. Source: Krell et al., arXiv:2107.02027."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

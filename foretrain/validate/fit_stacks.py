@@ -1,11 +1,11 @@
 """Fits the rates of software profiles to the classic and image runs, robustly, with priors, and cross-validates them.
 
 One constant set per software profile: how fast its matrix products, memory-bound kernels and collectives run relative to the curves of
-the accelerator; and one for each accelerator that no language-model run calibrates: the sustained
-rate of its units. No constant belongs to a row, a source or a model. Every run is simulated once; a rate divides the seconds of its class
-of the breakdown, which is exact where the device is what is waited for, and is checked by simulating again with the fitted constants.
-All are fitted at once. The logarithm of a constant over the one held has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair of model
-and accelerator weighs the same. Cross-validation leaves out groups of models in turn.
+the accelerator; and one for each accelerator that no language-model run calibrates: the sustained rate of its units. No constant belongs
+to a row, a source or a model. Every run is simulated once; a rate divides the seconds of its class of the breakdown, which is exact where
+the device is what is waited for, and is checked by simulating again with the fitted constants. All are fitted at once. The logarithm of a
+constant over the one held has a normal prior; log(predicted / measured) has a soft-L1 loss; every pair of model and accelerator weighs
+the same. Cross-validation leaves out groups of models in turn.
 
     python -m foretrain.validate.fit_stacks [--out reports/fit-stacks]
 """
@@ -204,9 +204,10 @@ def write(found: dict[str, Any], stem: Path) -> None:
     head = "| profile | runs | " + " | ".join(FIELDS) + " | as held | fitted | models left out |"
     lines = [
         "# Rates of software profiles fitted to classic and image runs", "",
-        "Written by `python -m foretrain.validate.fit_stacks`; not edited by hand. Errors are medians of |predicted / measured - 1| in %.",
+        "Written by `python -m foretrain.validate.fit_stacks`; not edited by hand. Errors are medians of the absolute error in %.",
         "", head, "|" + "---|" * (head.count("|") - 1), *_rows(found["profiles"].items()), "",
-        "Factor on the sustained rate of accelerators: " + ", ".join(f"{name} {value}" for name, value in found["accelerators"].items()), "",
+        "Factor on the sustained rate of accelerators: "
+        + ", ".join(f"{name} {value}" for name, value in found["accelerators"].items()), "",
     ]  # fmt: skip
     stem.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
 

@@ -77,11 +77,12 @@ def _job(row: Row, library: Library) -> Job:
     batch = needed(row, "batch", "the batch")
     words = {"framework": f"{text(row, 'framework')} {text(row, 'library')}", "kind": "no input"}
     software, said_of_software = software_of(words, library.software)
+    renamed = () if name == text(row, "model") else (f"{text(row, 'model')} taken as {name}",)
     return Job(
         model=model,
         cluster=replace(cluster, node=replace(cluster.node, accelerator=chip)),
         plan=Plan(dp=ranks, micro_batch=batch),
         recipe=Recipe(global_batch=ranks * batch, precision=precision, optimizer="momentum"),
         software=laid_out(software, text(row, "memory_format"), precision=precision),
-        assumed=(*((f"{text(row, 'model')} taken as {name}",) if name != text(row, "model") else ()), *said_of_cluster, *said_of_precision, *said_of_software),
+        assumed=(*renamed, *said_of_cluster, *said_of_precision, *said_of_software),
     )

@@ -6,7 +6,6 @@ what is judged is how much longer the lower limits take. The average power is pr
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

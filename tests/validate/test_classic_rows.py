@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import statistics
 from collections.abc import Mapping
 
 import pytest
@@ -182,8 +181,11 @@ def test_forward_and_backward_alone_leave_the_optimizer_out() -> None:
 
 def test_rows_that_say_too_little_have_reasons() -> None:
     """No batch, no accelerator, an unknown model."""
-    for cells, words in (({"batch_per_device": "", "global_batch": ""}, "batch is not given"), ({"accelerator": ""}, "accelerator"),
-                         ({"model": "Capsule Net"}, "not in this release's library"), ({"framework": "abacus"}, "no software profile")):  # fmt: skip
+    cases = (
+        ({"batch_per_device": "", "global_batch": ""}, "batch is not given"), ({"accelerator": ""}, "accelerator"),
+        ({"model": "Capsule Net"}, "not in this release's library"), ({"framework": "abacus"}, "no software profile"),
+    )  # fmt: skip
+    for cells, words in cases:
         found = job_of({**BASE, **cells}, LIBRARY)
         assert isinstance(found, Refusal)
         assert words in found.reason

@@ -57,8 +57,8 @@ def test_small_batches_leave_the_gpu_idle() -> None:
     """A network of small kernels in small batches waits for the host, draws little, and hardly notices a limit."""
     small, large = ({"network": "shufflenetv2", "dataset": "cifar100", "batch_size": size} for size in ("8", "1024"))
     found = outcomes(small, {**small, "power_limit": "125"}, large, {**large, "power_limit": "125"})
-    time = {(outcome.id.split("|")[3], outcome.layout): outcome.predicted or 0.0 for outcome in found if outcome.quantity == "time_s"}
-    power = {(outcome.id.split("|")[3], outcome.layout): outcome.predicted or 0.0 for outcome in found if outcome.quantity == "mean_power_w"}
+    said = {(outcome.quantity, outcome.id.split("|")[3], outcome.layout): outcome.predicted or 0.0 for outcome in found}
+    time, power = ({key[1:]: value for key, value in said.items() if key[0] == name} for name in ("time_s", "mean_power_w"))
     assert power["8", "250 W"] < 0.7 * power["1024", "250 W"]
     assert time["8", "125 W"] / time["8", "250 W"] < time["1024", "125 W"] / time["1024", "250 W"]
 
