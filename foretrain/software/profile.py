@@ -85,4 +85,6 @@ class Software:
     """Share of allocated memory that the allocator reserves beyond it."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
+    wide: frozenset[str] = frozenset()
+    """Patterns of `fused` that mixed precision leaves in fp32, whether they run as one kernel or several."""
     assumed: tuple[str, ...] = ()
