@@ -13,7 +13,6 @@ from enum import IntEnum
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
-
 FP32_BYTES = 4.0
 
 
