@@ -49,8 +49,8 @@ WORDS = {
     "library": ("nccl", "rccl", "xla", "gloo"),
     "attention": ("unfused", *KERNELS),
     "fused": (
-        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer", "batch_norm_relu",
-        "batch_norm_add_relu", "add_relu",
+        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
+        "batch_norm_relu", "batch_norm_add_relu", "add_relu",
     ),
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),

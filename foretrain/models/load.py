@@ -10,6 +10,7 @@ from foretrain.inherit import Kind, read_tree
 from foretrain.library import Shelf
 from foretrain.models.architectures import architecture_of, build_model, imported
 from foretrain.models.model import Model
+from foretrain.models.timm_name import PREFIX, timm_model
 from foretrain.yamlfile import read_json_or_yaml
 
 SHELF = Shelf("model", Path(__file__).parent / "library")
@@ -24,7 +25,7 @@ def list_models() -> tuple[str, ...]:
 
 
 def load_model(name_or_path: str | Path, seq_len: int | None = None) -> Model:
-    """Return a model of the library, or of the profile at a path, at its own sequence length or another.
+    """Return a model of the library, of timm (`timm:resnet50`) or of the profile at a path, at its own sequence length or another.
 
     Raises:
         UnknownNameError: where the library holds no such name.
@@ -35,10 +36,12 @@ def load_model(name_or_path: str | Path, seq_len: int | None = None) -> Model:
 
 
 def load_spec(name_or_path: str | Path) -> Any:
-    """Return the dimensions of a model of the library or of the profile at a path, as its architecture has them.
+    """Return the dimensions of a model of the library, of timm (`timm:NAME`) or of the profile at a path, as its architecture has them.
 
     Raises as `load_model` does.
     """
+    if str(name_or_path).startswith(PREFIX):
+        return timm_model(str(name_or_path))
     # pydantic takes a tenth of a second to import, which `import foretrain` need not pay.
     from foretrain.faults import validate  # noqa: PLC0415
 

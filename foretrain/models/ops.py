@@ -13,6 +13,8 @@ from enum import IntEnum
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
+FP32_BYTES = 4.0
+
 
 class KernelKind(IntEnum):
     """What bounds a kernel, and so which cost model prices it."""
@@ -33,6 +35,12 @@ class Layout:
     element_bytes: float = 2.0
     flash: bool = False
     fused: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
+    """Patterns that mixed precision leaves in fp32."""
+
+    def bytes_of(self, pattern: str) -> float:
+        """Return the bytes of an element in the kernels of a pattern."""
+        return FP32_BYTES if pattern in self.wide else self.element_bytes
 
     @property
     def sequence_cut(self) -> int:

@@ -1,49 +1,45 @@
-"""A recurrent layer: products over all steps at once where they can be, and one after another where they cannot."""
+"""Recurrent layers (LSTM, GRU, plain) as a library runs them: the inputs' products at once, the states' products step by step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from foretrain.errors import ModelError, nearest
-from foretrain.models.matmul import gemm_kernel
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+Cell = Literal["lstm", "gru", "rnn"]
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+KEPT = {"lstm": 6, "gru": 5, "rnn": 1}
+"""Vectors of the hidden width that a step keeps: gates, state and output (GRU: the reset candidate besides); plain: its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrent(Op):
-    """`steps` steps of a cell of `hidden` units in one or two `directions`, over inputs of `in_features`.
+    """`layers` of `directions` cells over `steps` of a sequence; layers after the first read what the one before wrote.
 
-    The input's product covers all steps and directions at once; the state's product and the gates come step by step. Backward likewise,
-    with both gradients of weights over all steps at once. Source: Appleyard, Kocisky, Blunsom, arXiv:1604.01946, sections 3 and 4.
+    Source: Appleyard et al., Optimizing performance of recurrent neural networks on GPUs, arXiv:1604.01946, sections 3.1 and 3.2
+    (gates side by side in one product; inputs of all steps in one product).
     """
 
     name: str
-    cell: str
+    cell: Cell
     steps: int
     in_features: int
     hidden: int
+    layers: int = 1
     directions: int = 1
-    saves_input: bool = True
+    bias: bool = True
     trained: bool = True
+    input_grad: bool = True
+    saves_input: bool = True
     group: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown cells."""
-        if self.cell not in GATES:
-            raise ModelError(f"cell {self.cell!r} is unknown; use one of {', '.join(GATES)}{nearest(self.cell, GATES)}")
-
-    @property
-    def width(self) -> int:
-        """Gate values of a step in one direction."""
-        return GATES[self.cell] * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Weights of input and state, and, as cuDNN has it, a bias for each."""
-        return self.directions * self.width * (self.in_features + self.hidden + 2)
+        """Weights of inputs and states, and both biases of each gate."""
+        width = GATES[self.cell] * self.hidden
+        return self.directions * sum(width * (ins + self.hidden + 2 * self.bias) for ins in self._widths())
 
     @property
     def parameters_cut(self) -> bool:
@@ -51,41 +47,45 @@ class Recurrent(Op):
         return False
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the input's product, then the steps."""
-        rows = layout.micro_batch * self.steps
-        inputs = gemm_kernel(f"{self.name}.input", Gemm(batch=1, m=rows, n=self._all, k=self.in_features), layout.element_bytes)
-        state = self._stepped(f"{self.name}.state", Gemm(batch=1, m=layout.micro_batch, n=self.width, k=self.hidden), layout)
-        return inputs, state, self._gates(f"{self.name}.gates", layout, passes=1)
+        """Return for each layer the product of its inputs, the products of its states, and the cells' vector operations."""
+        return tuple(kernel for ins in self._widths() for kernel in self._layer(ins, layout, "forward"))
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the steps in reverse, then the gradients of the input and of both weights."""
-        rows, element_bytes = layout.micro_batch * self.steps, layout.element_bytes
-        state = self._stepped(f"{self.name}.state.dgrad", Gemm(batch=1, m=layout.micro_batch, n=self.hidden, k=self.width), layout)
-        data = gemm_kernel(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=self.in_features, k=self._all), element_bytes)
-        weight = gemm_kernel(f"{self.name}.wgrad", Gemm(batch=1, m=self._all, n=self.in_features, k=rows), element_bytes)
-        own = gemm_kernel(f"{self.name}.state.wgrad", Gemm(batch=self.directions, m=self.width, n=self.hidden, k=rows), element_bytes)
-        bias = stream_kernel(f"{self.name}.bias_grad", rows * self._all * element_bytes)
-        made = (self._gates(f"{self.name}.gates.grad", layout, passes=2), state, data)
-        return (*made, weight, own, bias) if self.trained else made
+        """Return the gradients of states step by step, then those of inputs and weights over all steps at once."""
+        found: list[Kernel] = []
+        for layer, ins in reversed(list(enumerate(self._widths()))):
+            found += self._layer(ins, layout, "data" if layer or self.input_grad else "states")
+            found += self._weights(ins, layout) if self.trained else ()
+        return tuple(found)
 
     def saved_bytes(self, layout: Layout) -> float:
-        """Return the bytes of the input, the gates and the states of every step."""
-        kept = self.in_features * self.saves_input + self._all + 2 * self.directions * self.hidden
+        """Return the bytes of the input, and of what each step keeps."""
+        kept = self.layers * self.directions * KEPT[self.cell] * self.hidden + self.saves_input * self.in_features
         return layout.micro_batch * self.steps * kept * layout.element_bytes
 
-    @property
-    def _all(self) -> int:
-        return self.directions * self.width
+    def _widths(self) -> tuple[int, ...]:
+        return (self.in_features, *(self.directions * self.hidden for _ in range(self.layers - 1)))
 
-    def _stepped(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
-        """Return one product per step and direction; the weights are read again for each."""
-        one, times = gemm_kernel(name, gemm, layout.element_bytes), self.steps * self.directions
-        return Kernel(
-            name=name, kind=KernelKind.GEMM, flop=one.flop * times, model_flop=one.flop * times, moved_bytes=one.moved_bytes * times,
-            launches=times, gemm=gemm,
-        )  # fmt: skip
+    def _layer(self, ins: int, layout: Layout, direction: str) -> tuple[Kernel, ...]:
+        rows, width = layout.micro_batch * self.steps, GATES[self.cell] * self.hidden
+        inputs, states = (width, ins), (width, self.hidden)
+        if direction != "forward":
+            inputs, states = (ins, width), (self.hidden, width)
+        name = f"{self.name}.{direction}"
+        cells = self.directions * rows * (width + KEPT[self.cell] * self.hidden) * layout.element_bytes
+        return (
+            *(self._gemm(f"{name}.inputs", rows, *inputs, 1, layout),) * (direction != "states"),
+            self._gemm(f"{name}.states", layout.micro_batch, *states, self.steps, layout),
+            stream_kernel(f"{name}.cells", cells, self.directions * self.steps),
+        )
 
-    def _gates(self, name: str, layout: Layout, passes: int) -> Kernel:
-        """Return the gates: two sums per gate are read, activations and two states written; backward reads and writes all of it."""
-        elements = layout.micro_batch * self.steps * self.directions * (3 * self.width + 3 * self.hidden)
-        return stream_kernel(name, passes * elements * layout.element_bytes, self.steps * self.directions)
+    def _weights(self, ins: int, layout: Layout) -> tuple[Kernel, ...]:
+        rows, width = layout.micro_batch * self.steps, GATES[self.cell] * self.hidden
+        return tuple(self._gemm(f"{self.name}.wgrad", width, part, rows, 1, layout) for part in (ins, self.hidden))
+
+    def _gemm(self, name: str, m: int, n: int, k: int, times: int, layout: Layout) -> Kernel:  # a product
+        launches = times * self.directions
+        flop = 2.0 * m * n * k * launches
+        moved = launches * (m * k + k * n + m * n) * layout.element_bytes
+        gemm = Gemm(batch=1, m=m, n=n, k=k)
+        return Kernel(name=name, kind=KernelKind.GEMM, flop=flop, model_flop=flop, moved_bytes=moved, launches=launches, gemm=gemm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
-from foretrain.models.ops import Layout
+from foretrain.models.ops import FP32_BYTES, Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
@@ -59,6 +59,7 @@ class Context:
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
+            wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
         )  # fmt: skip
         self.governor = Governor(accelerator.power)
         self._passes: dict[Span, Passes] = {}

@@ -197,7 +197,10 @@ def _check_tensor(model: Model, plan: Plan) -> None:
     if plan.sequence_parallel and plan.tp == 1:
         raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
     if plan.tp > 1 and not model.tensor_dims:
-        raise PlanError(f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut; use tp=1 with more dp or pp")
+        why = f" ({model.uncut['tensor']})" if "tensor" in model.uncut else ""
+        raise PlanError(
+            f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut{why}; use tp=1 with more dp or pp"
+        )
     for name, size in model.tensor_dims.items():
         if size % plan.tp:
             options = closest(plan.tp, divisors(size))
@@ -265,6 +268,8 @@ def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
     if (len(layers) + 2) % chunks == 0 and size > 1:
         edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
         return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
+    if chunks > len(layers) and "pipeline" in model.uncut:
+        raise PlanError(f"pp={plan.pp} × vpp={plan.vpp}, but {model.name} is one unit: {model.uncut['pipeline']}; use pp=1 with more dp")
     raise PlanError(
         f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
     )

@@ -17,7 +17,7 @@ from foretrain.validate.summary import Outcome
 _LABELS = {
     "step_time_s": ("step time", "s", 1.0), "memory_bytes": ("peak memory", "GB", 1e9),
     "busbw_bytes_per_s": ("bus bandwidth", "GB/s", 1e9), "time_s": ("time", "s", 1.0),
-    "energy_j": ("energy", "J", 1.0),
+    "energy_j": ("energy", "J", 1.0), "mean_power_w": ("mean power", "W", 1.0), "power_rise_w": ("rise over idle", "W", 1.0),
 }  # fmt: skip
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8C6D31")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")

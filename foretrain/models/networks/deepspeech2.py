@@ -11,7 +11,7 @@ from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import runs
 from foretrain.models.patterns import RESIDUAL_ADD
-from foretrain.models.recurrent import Recurrent
+from foretrain.models.recurrence import Recurrent
 from foretrain.models.stream import Streaming
 from foretrain.models.tape import Tape, Tensor
 
