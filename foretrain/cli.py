@@ -14,7 +14,16 @@ from typing import Annotated, Any
 
 import typer
 
-from foretrain.cli_options import CollectiveOptions, JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.cli_options import (
+    CollectiveOptions,
+    JobOptions,
+    LayoutOptions,
+    RooflineOptions,
+    ScalingOptions,
+    SimulateOptions,
+    TraceOptions,
+    takes,
+)
 from foretrain.errors import ForetrainError, nearest
 
 MISTAKE = 2
@@ -82,6 +91,15 @@ def plot_collective(options: CollectiveOptions) -> None:
     from foretrain.cli_collective import run_collective  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_collective(options))
+
+
+@app.command()
+@takes(TraceOptions)
+def trace(options: TraceOptions) -> None:
+    """Trace a torch module without running it: a model for simulate."""
+    from foretrain.cli_trace import run_trace  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trace(options))
 
 
 @validate.command("published")

@@ -171,7 +171,7 @@ def _said(module: Any, recorder: Recorder, error: Exception, inputs: Any) -> Mod
     place = f"{kind}.{recorder.path}" if recorder.path else kind
     during = "in backward" if recorder.backward and not isinstance(error, ForetrainError) else ""
     text = " ".join(str(error).split())
-    text = text if len(text) <= LONGEST_SAID else text[:LONGEST_SAID] + "…"
+    text = text if len(text) <= LONGEST_SAID or isinstance(error, ForetrainError) else text[:LONGEST_SAID] + "…"
     if isinstance(error, ForetrainError):
         return ModelError(f"{place}: {text}" if recorder.path else f"{kind}: {text}")
     if "meta" in text and isinstance(error, (NotImplementedError, RuntimeError)):
