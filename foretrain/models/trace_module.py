@@ -15,7 +15,7 @@ from foretrain.models.trace_build import Builder
 from foretrain.models.trace_cuts import Cuts, Segment, cut, storage_of
 from foretrain.models.trace_run import Run, borrowed, leading, run_module, tensors_of, with_samples
 from foretrain.models.trace_shapes import Shapes
-from foretrain.models.trace_tensor import outside_layers, tensor_cut
+from foretrain.models.trace_tensor import head_cut, stem_cut, tensor_cut
 
 
 def trace_module(
@@ -70,11 +70,11 @@ def _tensor(builder: Builder, cuts: Cuts, blocks: list[Block], run: Run) -> tupl
     found, dims = list[Block](), dict[str, int]()
     for segment, block in zip(cuts.segments, blocks, strict=True):
         if segment is cuts.prologue or segment is cuts.epilogue:
-            found.append(replace(block, steps=outside_layers(block.steps)))
+            found.append(replace(block, steps=(head_cut if segment is cuts.epilogue else stem_cut)(block.steps)))
             continue
         cut_up = tensor_cut(tuple(block.ops), builder.sources, run.recorder.records[segment.first : segment.last])
         if cut_up.reason:
-            return blocks, {}, f"{block.name}: {cut_up.reason}" if block.name != "stem" else cut_up.reason
+            return blocks, {}, f"{block.name}: {cut_up.reason}" if block.name != "model" else cut_up.reason
         for name, size in cut_up.dims.items():
             dims[name] = gcd(dims.get(name, 0), size)
         found.append(replace(block, steps=cut_up.steps))
@@ -95,7 +95,8 @@ def folded(blocks: Sequence[Block]) -> tuple[tuple[Block, int], ...]:
 
 
 def _block(builder: Builder, segment: Segment, first: Run, second: Run, *, last: bool) -> Block:
-    name = segment.root or ("head" if last else "stem")
+    total = len(first.recorder.records)
+    name = segment.root or ("model" if segment.last - segment.first == total else "head" if last else "stem")
     entering = 0
     if segment.entering is not None:
         size = builder.fit.amount([storage_of(first, segment.entering)], [storage_of(second, segment.entering)], name)

@@ -49,9 +49,8 @@ def run_module(module: Any, inputs: Any, samples: int, loss: Callable[[Any], Any
     state = _as_shapes(module)
     recorder = Recorder(module, compute_dtype(module), shapes)
     weights = _weights(module, state, recorder)
-    for name, tensor in state.items():
-        if name not in {one.name for one in weights.values()}:
-            recorder.ignore(tensor)
+    for tensor in state.values():
+        recorder.ignore(tensor)
     try:
         with recorder.watching(), Calls(recorder):
             outputs = torch.func.functional_call(module, state, tuple(inputs)) if state else module(*inputs)

@@ -64,14 +64,37 @@ def tensor_cut(steps: Sequence[Op], sources: Mapping[int, Sequence[int]], record
     return _cut(whole, {key: _solid(numbers, views) for key, numbers in sources.items()}, pairs, linears)
 
 
-def outside_layers(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return a block before or after the layers of a model that is cut: rows of its table are, and sums of sequences may be."""
+def stem_cut(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the block before the layers of a model that is cut: the rows of its tables are, and the sequence may be."""
     found: list[Step] = []
     for step in steps:
-        found.append(replace(step, split="sequence") if isinstance(step, Moves) else step)
+        found.append(_in_sequence(step))
         if isinstance(step, Embedding):
             found.append(Boundary(name=f"{step.name}.reduce", kind="leave", elements=step.tokens * step.width))
     return tuple(found)
+
+
+def head_cut(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the block after the layers of a model that is cut: its classes are, and the loss is taken of the parts.
+
+    Source: Shoeybi et al., Megatron-LM, arXiv:1909.08053, section 3 (cross-entropy of a vocabulary that is cut).
+    """
+    place = next((number for number, step in enumerate(steps) if not isinstance(step, Moves)), len(steps))
+    before, rest = steps[:place], steps[place + 1 :]
+    logits = steps[place] if place < len(steps) else None
+    if not isinstance(logits, Linear) or not all(isinstance(step, Moves) for step in rest):
+        return tuple(_in_sequence(step) for step in steps)
+    return (
+        *(_in_sequence(step) for step in before),
+        Boundary(name=f"{logits.name}.enter", kind="enter", elements=logits.tokens * logits.in_features),
+        replace(logits, cut="column"),
+        Boundary(name=f"{logits.name}.loss", kind="loss", elements=logits.tokens),
+        *(replace(step, split="tensor") for step in rest if isinstance(step, Moves)),
+    )
+
+
+def _in_sequence(step: Step) -> Step:
+    return replace(step, split="sequence") if isinstance(step, Moves) else step
 
 
 class _Flow:
