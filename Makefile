@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
+# The architectures that tests trace. timm needs only these; without its dependencies no second torch comes in.
+TIMM ?= torchvision==0.28.0 timm==1.0.31
 OUT ?= out
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -43,8 +45,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-# torch is the oracle of the schedules and models in the tests; it is no dependency of the package, hence the call of its own.
+# torch and timm are oracles of the schedules and models in the tests; they are no dependencies of the package, hence calls of their own.
 $(VENV)/testable: $(VENV)/installed
 	$(PIP) "$(TORCH)"
+	$(PIP) --no-deps $(TIMM)
+	$(PIP) safetensors huggingface_hub pyyaml pillow
 	$(PIP) --editable ".[test]"
 	@touch $@

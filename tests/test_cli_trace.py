@@ -34,7 +34,7 @@ def text():
 '''
 
 
-@pytest.fixture()
+@pytest.fixture
 def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a module beside the user."""
     (tmp_path / "factories_of_a_test.py").write_text(SOURCE)

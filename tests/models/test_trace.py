@@ -73,7 +73,7 @@ class Attention(nn.Module):  # type: ignore[misc]
         self.gate, self.up = (nn.Linear(width, sizes.width, bias=False) for _ in range(2))
         self.down = nn.Linear(sizes.width, width, bias=False)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Any:  # noqa: D102  # torch's
         y = self.norm(x)
         q, k, v = (one(y).view(*y.shape[:2], self.heads, -1).transpose(1, 2) for one in (self.q, self.k, self.v))
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -91,7 +91,7 @@ class Llama(nn.Module):  # type: ignore[misc]
         self.layers = nn.ModuleList(Attention(sizes) for _ in range(layers))
         self.head = nn.Linear(sizes.hidden, sizes.vocab, bias=False)
 
-    def forward(self, tokens: Any) -> Any:
+    def forward(self, tokens: Any) -> Any:  # noqa: D102  # torch's
         x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x)
@@ -168,7 +168,7 @@ class Gated(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.gate, self.up, self.down = nn.Linear(8, 16, bias=False), nn.Linear(8, 16, bias=False), nn.Linear(16, 8, bias=False)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Any:  # noqa: D102  # torch's
         return self.down(functional.silu(self.gate(x)) * self.up(x))
 
 
@@ -372,7 +372,7 @@ class Inner(nn.Module):  # type: ignore[misc]
         super().__init__()
         self.what, self.linear = what, nn.Linear(4, 4)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Any:  # noqa: D102  # torch's
         return self.what(self.linear(x))
 
 
