@@ -31,17 +31,17 @@ def trace_module(
     own = leading(inputs)
     samples = max(2, own)  # one sample alone would look like a dimension to be broadcast
     shapes = Shapes()
+    seq_len, image_size = _sizes(inputs, item)
     with borrowed(module):
         first, second = (run_module(module, with_samples(inputs, own, count), count, loss, shapes) for count in (samples, 2 * samples))
         if _unlike(label, first, second):
             # What a module works out once and keeps, it works out in its first run only.
             first = run_module(module, with_samples(inputs, own, samples), samples, loss, shapes)
             second = run_module(module, with_samples(inputs, own, 2 * samples), 2 * samples, loss, shapes)
-    unlike = _unlike(label, first, second)
-    if unlike:
-        raise ModelError(unlike)
-    seq_len, image_size = _sizes(inputs, item)
-    return _model(module, label, first, second, seq_len, image_size)
+        unlike = _unlike(label, first, second)
+        if unlike:
+            raise ModelError(unlike)
+        return _model(module, label, first, second, seq_len, image_size)
 
 
 def _model(  # a module, its two runs and what a sample is
