@@ -12,6 +12,7 @@ from foretrain.cli_output import columns, cut, ink, say, say_json
 from foretrain.errors import UsageError
 from foretrain.models.model import Model
 from foretrain.models.opdata import WORDS
+from foretrain.models.trace import from_module
 from foretrain.models.traced import save_model
 from foretrain.units import show
 
@@ -38,12 +39,9 @@ def run_trace(options: TraceOptions) -> int:
 
 def _traced(options: TraceOptions) -> tuple[Model, int]:
     try:
-        import torch as _  # noqa: PLC0415, F401  # an extra
+        from foretrain.models.trace_factory import build_module, examples  # noqa: PLC0415  # brings torch
     except ImportError as error:
         raise UsageError(f"foretrain trace needs torch ({error}); install it: pip install 'foretrain[torch]'") from error
-    from foretrain.models.trace import from_module  # noqa: PLC0415  # brings torch
-    from foretrain.models.trace_factory import build_module, examples  # noqa: PLC0415  # brings torch
-
     inputs = examples(options.input, options.input_dtype)
     module = build_module(options.factory)
     return from_module(module, inputs), sum(one.numel() for one in module.buffers())

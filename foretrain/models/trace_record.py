@@ -126,7 +126,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         if storage in self._quiet:
             return tensor
         last = self.records[-1] if self.records else None
-        wrote = last is not None and last.kind == "moves" and any(one.storage == storage for one in last.writes)
+        # What a module finds in its input was written by another: it is kept on the way into its first op.
+        here = last is not None and last.path == self.path
+        wrote = here and last is not None and last.kind == "moves" and any(one.storage == storage for one in last.writes)
         if last is not None and wrote:
             self.keep(last, tensor)
         else:
@@ -175,9 +177,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
     def _noted(self, func: Any, info: OpInfo, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         """Return the result of an op, recorded."""
-        if not info.empty:
-            tensors = list(_tensors(args, kwargs))
-            self.constants.follow(func, info, tensors, args, kwargs, result)
+        tensors = list(_tensors(args, kwargs))
+        self.constants.follow(func, info, tensors, args, kwargs, result)
+        if not info.silent:
             self._record(info, tensors, result, args)
         return result
 
