@@ -39,7 +39,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._by_sequence: dict[int, Record] = {}
         self._pending: list[Data] = []
         self._owner: Record | None = None
-        self._quiet: set[int] = set()
+        self.quiet: set[int] = set()
+        """Parameters and buffers, which nobody keeps for backward: they are there anyway."""
 
     @property
     def path(self) -> str:
@@ -49,7 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     def ignore(self, tensor: Any) -> int:
         """Return the storage of a parameter or buffer, which is not counted as kept for backward."""
         storage = self.storage(tensor)
-        self._quiet.add(storage)
+        self.quiet.add(storage)
         return storage
 
     def storage(self, tensor: Any) -> int:
@@ -96,7 +97,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     def keep(self, record: Record, tensor: Any) -> None:
         """Note that a record keeps the memory under a tensor for backward."""
         storage = self.storage(tensor)
-        if storage in self._quiet:
+        if storage in self.quiet:
             return
         first = storage not in self.savers
         self.savers.setdefault(storage, []).append(record.number)
@@ -123,7 +124,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         if self.backward or tensor.device.type != "meta":
             return tensor
         storage = self.storage(tensor)
-        if storage in self._quiet:
+        if storage in self.quiet:
             return tensor
         last = self.records[-1] if self.records else None
         # What a module finds in its input was written by another: it is kept on the way into its first op.

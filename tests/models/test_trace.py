@@ -443,3 +443,56 @@ def test_every_op_of_a_trace_can_be_priced() -> None:
     for block, _ in model.blocks():
         for op in block.ops:
             assert all(pricer.work(kernel).device_s > 0 for kernel in (*op.forward(layout), *op.backward(layout)))
+
+
+def test_a_trained_bias_of_the_scores_gets_its_gradient() -> None:
+    """A table of positions added to the scores: backward sums the scores' gradients for it, as for any other parameter."""
+
+    class Biased(nn.Module):  # type: ignore[misc]
+        def __init__(self, *, trained: bool) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(8, 24)
+            self.table = nn.Parameter(torch.zeros(2, 5, 5), requires_grad=trained)
+
+        def forward(self, x: Any) -> Any:
+            q, k, v = self.qkv(x).view(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=self.table[None])
+
+    moved = [
+        sum(kernel.moved_bytes for block, _ in model.blocks() for op in block.ops for kernel in op.backward(Layout(micro_batch=1)))
+        for model in (ft.from_module(Biased(trained=trained), torch.empty(2, 5, 8)) for trained in (False, True))
+    ]
+    scores = 2 * 5 * 5
+    assert moved[1] - moved[0] == (scores + scores) * 2.0  # read once per sample, written once
+
+
+def test_what_a_block_finds_in_its_input_is_its_own() -> None:
+    """The tensor between blocks is kept by the block that reads it, the same in every one."""
+
+    class Layer(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x: Any) -> Any:
+            return x + self.down(torch.tanh(self.up(self.norm(x))))
+
+    model = ft.from_module(nn.Sequential(nn.Linear(4, 8), *(Layer() for _ in range(3))), torch.empty(2, 4))
+    assert [count for _, count in model.layers] == [3]
+
+
+def test_a_compiled_chain_keeps_what_the_next_product_reads() -> None:
+    """ReLU keeps its result, and so does the product after it: compiled or not, one tensor of 64 stays, beside the 16 of the input."""
+    model = ft.from_module(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 10), nn.Tanh(), nn.Tanh()), torch.empty(2, 16))
+    assert saved(model, 2) == 2 * (16 + 64 + 10 + 10) * 4
+    # The two tangents are worked out again from their input.
+    assert saved(model, 2, fused=frozenset({"pointwise"})) == 2 * (16 + 64 + 10) * 4
+
+
+def test_a_compiled_norm_keeps_its_input_alone() -> None:
+    """Batch norm and ReLU after a convolution: its output once, and the result that the next convolution reads."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    model = ft.from_module(module, torch.empty(2, 3, 10, 10))
+    maps, image, statistics = 4 * 64, 3 * 100, 2 * 4
+    assert saved(model, 2) == 4 * (2 * (image + 2 * maps) + statistics)
+    assert saved(model, 2, fused=frozenset({"pointwise"})) == 4 * 2 * (image + 2 * maps)
