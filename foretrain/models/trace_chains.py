@@ -51,8 +51,11 @@ class Uses:
         savers, members = self.run.recorder.savers, {record.number for record in chain}
         own = [one for record in chain for one in record.saved]
         arriving = {one.storage for one in inputs}
+        whole = {one.storage: one for one in own}  # as large as it is, however often it is read
         # What another has kept before is counted there.
-        mine = [one for one in inputs if one.storage not in self.run.recorder.quiet and savers.get(one.storage, [-1])[0] in (*members, -1)]
+        quiet = self.run.recorder.quiet
+        uncounted = [one for one in inputs if one.storage not in quiet and savers.get(one.storage, [-1])[0] in (*members, -1)]
+        mine = [whole.get(one.storage, one) for one in uncounted]
         shared = [one for one in own if one.storage not in arriving and any(user not in members for user in savers.get(one.storage, ()))]
         less = sum(_size(one) for one in (*mine, *shared)) < sum(_size(one) for one in own)
         return (*mine, *shared) if less else tuple(own)
