@@ -113,6 +113,17 @@ class CollectiveOptions:
     out: Annotated[Path, typer.Option(help="Folder for collective.png, collective.svg and collective.csv.", metavar="DIR")] = Path("out")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """What a trace takes."""
+
+    factory: Annotated[str, typer.Argument(help="Function or class that builds the module.", metavar="PACKAGE.MODULE:FACTORY")]
+    input: Annotated[tuple[str, ...], typer.Option(help="Shape of an input, samples first. Repeatable.", metavar="NxCxHxW")] = ()
+    input_dtype: Annotated[tuple[str, ...], typer.Option(help="Its dtype, such as int64. [default: float32]", metavar="DTYPE")] = ()
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Profile to write, for simulate --model.", metavar="FILE.yaml|json")] = None
+
+
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the options of `groups`; the command receives one object a group, in that order."""
     hints = {name: hint for group in groups for name, hint in get_type_hints(group, include_extras=True).items()}

@@ -37,6 +37,7 @@ OPTIONS = {
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
+    "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},
 }  # fmt: skip
