@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
         while parts and parts[-1] in (0, []):
             parts.pop()
         return parts
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:
@@ -97,10 +97,18 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is Literal:
         return _word(get_args(hint), value, where)
     if get_origin(hint) is tuple:
-        return tuple(_read(int, one, where) for one in _list(value, where))
+        return _tuple(get_args(hint), _list(value, where), where)
     if hint in _LISTED:
         return _listed(hint, value, where)
     return _SCALARS[hint](value, where)
+
+
+def _tuple(kinds: tuple[Any, ...], parts: list[Any], where: str) -> tuple[Any, ...]:
+    """Return a tuple of any length, `(int, ...)`, or of one kind a place, `(str, int)`."""
+    repeated = kinds[0] if kinds[-1] is Ellipsis else None
+    if repeated is None and len(parts) != len(kinds):
+        raise ModelError(f"{where} has {len(parts)} parts; {len(kinds)} are expected")
+    return tuple(_read(kinds[place] if repeated is None else repeated, one, where) for place, one in enumerate(parts))
 
 
 def _listed(kind: Any, value: Any, where: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foretrain.models.matmul import gemm_kernel
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
 
@@ -38,8 +39,7 @@ class Recurrent(Op):
     @property
     def parameters(self) -> int:
         """Weights of inputs and states, and both biases of each gate."""
-        width = GATES[self.cell] * self.hidden
-        return self.directions * sum(width * (ins + self.hidden + 2 * self.bias) for ins in self._widths())
+        return self.directions * sum(self._width * (ins + self.hidden + 2 * self.bias) for ins in self._widths())
 
     @property
     def parameters_cut(self) -> bool:
@@ -48,14 +48,16 @@ class Recurrent(Op):
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return for each layer the product of its inputs, the products of its states, and the cells' vector operations."""
-        return tuple(kernel for ins in self._widths() for kernel in self._layer(ins, layout, "forward"))
+        return tuple(kernel for layer, ins in enumerate(self._widths()) for kernel in self._layer(self._label(layer), ins, layout))
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the gradients of states step by step, then those of inputs and weights over all steps at once."""
+        """Return for each layer, last first, the steps in reverse, then the gradients of its inputs and of both its weights."""
         found: list[Kernel] = []
         for layer, ins in reversed(list(enumerate(self._widths()))):
-            found += self._layer(ins, layout, "data" if layer or self.input_grad else "states")
-            found += self._weights(ins, layout) if self.trained else ()
+            name = self._label(layer)
+            found += self._states(name, layout)
+            found += (self._inputs_grad(name, ins, layout),) * bool(layer or self.input_grad)
+            found += self._weights_grad(name, ins, layout) if self.trained else ()
         return tuple(found)
 
     def saved_bytes(self, layout: Layout) -> float:
@@ -66,26 +68,54 @@ class Recurrent(Op):
     def _widths(self) -> tuple[int, ...]:
         return (self.in_features, *(self.directions * self.hidden for _ in range(self.layers - 1)))
 
-    def _layer(self, ins: int, layout: Layout, direction: str) -> tuple[Kernel, ...]:
-        rows, width = layout.micro_batch * self.steps, GATES[self.cell] * self.hidden
-        inputs, states = (width, ins), (width, self.hidden)
-        if direction != "forward":
-            inputs, states = (ins, width), (self.hidden, width)
-        name = f"{self.name}.{direction}"
-        cells = self.directions * rows * (width + KEPT[self.cell] * self.hidden) * layout.element_bytes
+    def _label(self, layer: int) -> str:
+        return self.name if self.layers == 1 else f"{self.name}.{layer}"
+
+    @property
+    def _width(self) -> int:
+        """Gate values of a step in one direction."""
+        return GATES[self.cell] * self.hidden
+
+    def _layer(self, name: str, ins: int, layout: Layout) -> tuple[Kernel, ...]:
+        # Both directions read the same inputs: one product with their gates side by side.
+        inputs = Gemm(batch=1, m=self._rows(layout), n=self.directions * self._width, k=ins)
+        states = Gemm(batch=1, m=layout.micro_batch, n=self._width, k=self.hidden)
         return (
-            *(self._gemm(f"{name}.inputs", rows, *inputs, 1, layout),) * (direction != "states"),
-            self._gemm(f"{name}.states", layout.micro_batch, *states, self.steps, layout),
-            stream_kernel(f"{name}.cells", cells, self.directions * self.steps),
+            gemm_kernel(f"{name}.input", inputs, layout.element_bytes), self._stepped(f"{name}.state", states, layout),
+            self._gates(f"{name}.gates", layout, passes=1),
+        )  # fmt: skip
+
+    def _states(self, name: str, layout: Layout) -> tuple[Kernel, ...]:
+        states = Gemm(batch=1, m=layout.micro_batch, n=self.hidden, k=self._width)
+        return self._gates(f"{name}.gates.grad", layout, passes=2), self._stepped(f"{name}.state.dgrad", states, layout)
+
+    def _inputs_grad(self, name: str, ins: int, layout: Layout) -> Kernel:
+        inputs = Gemm(batch=1, m=self._rows(layout), n=ins, k=self.directions * self._width)
+        return gemm_kernel(f"{name}.dgrad", inputs, layout.element_bytes)
+
+    def _weights_grad(self, name: str, ins: int, layout: Layout) -> tuple[Kernel, ...]:
+        rows, every = self._rows(layout), self.directions * self._width
+        inputs = Gemm(batch=1, m=every, n=ins, k=rows)
+        states = Gemm(batch=self.directions, m=self._width, n=self.hidden, k=rows)
+        products = (
+            gemm_kernel(f"{name}.wgrad", inputs, layout.element_bytes),
+            gemm_kernel(f"{name}.state.wgrad", states, layout.element_bytes),
         )
+        bias = stream_kernel(f"{name}.bias_grad", rows * every * layout.element_bytes)
+        return (*products, bias) if self.bias else products
 
-    def _weights(self, ins: int, layout: Layout) -> tuple[Kernel, ...]:
-        rows, width = layout.micro_batch * self.steps, GATES[self.cell] * self.hidden
-        return tuple(self._gemm(f"{self.name}.wgrad", width, part, rows, 1, layout) for part in (ins, self.hidden))
+    def _rows(self, layout: Layout) -> int:
+        return layout.micro_batch * self.steps
 
-    def _gemm(self, name: str, m: int, n: int, k: int, times: int, layout: Layout) -> Kernel:  # a product
-        launches = times * self.directions
-        flop = 2.0 * m * n * k * launches
-        moved = launches * (m * k + k * n + m * n) * layout.element_bytes
-        gemm = Gemm(batch=1, m=m, n=n, k=k)
-        return Kernel(name=name, kind=KernelKind.GEMM, flop=flop, model_flop=flop, moved_bytes=moved, launches=launches, gemm=gemm)
+    def _stepped(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
+        """Return one product per step and direction; the weights are read again for each."""
+        one, times = gemm_kernel(name, gemm, layout.element_bytes), self.steps * self.directions
+        return Kernel(
+            name=name, kind=KernelKind.GEMM, flop=one.flop * times, model_flop=one.flop * times, moved_bytes=one.moved_bytes * times,
+            launches=times, gemm=gemm,
+        )  # fmt: skip
+
+    def _gates(self, name: str, layout: Layout, passes: int) -> Kernel:
+        """Return the gates: two sums per gate are read, activations and two states written; backward reads and writes all of it."""
+        elements = self._rows(layout) * self.directions * (3 * self._width + 3 * self.hidden)
+        return stream_kernel(name, passes * elements * layout.element_bytes, self.steps * self.directions)

@@ -12,7 +12,7 @@ from foretrain.models.networks.dlrm import Dlrm
 from foretrain.models.networks.gnmt import Gnmt
 from foretrain.models.networks.ncf import Ncf
 from foretrain.models.networks.wide_deep import WideDeep
-from foretrain.models.recurrence import GATES
+from foretrain.models.recurrent import GATES
 from foretrain.quantity import one_of
 
 Rows = Annotated[int, Field(strict=True, gt=0, le=10**12)]

@@ -131,7 +131,7 @@ def _kind(name: str, header: list[str]) -> str:
             return kind
         if len(missing) * 2 < len(columns):
             raise UsageError(f"{name} looks like {kind}, but lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    understood = ", ".join(f"{kind}.csv ({', '.join(sorted(columns)[:3])}, ... {len(columns)} columns)" for kind, columns in KINDS.items())
+    understood = ", ".join(f"{kind}.csv ({', '.join(sorted(columns)[:2])} ...)" for kind, columns in KINDS.items())
     raise UsageError(f"the header of {name} is none that is understood ({shortened(', '.join(header[:4]))} ...); understood: {understood}")
 
 

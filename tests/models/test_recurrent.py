@@ -9,7 +9,7 @@ import pytest
 from foretrain.models.context import Context
 from foretrain.models.load import load_model
 from foretrain.models.ops import Gemm, Layout
-from foretrain.models.recurrence import Recurrent
+from foretrain.models.recurrent import Recurrent
 from tests.models.test_convnets import flop
 
 LSTM = Recurrent(name="lstm", cell="lstm", steps=5, in_features=6, hidden=8, directions=2)

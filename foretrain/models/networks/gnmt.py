@@ -14,7 +14,7 @@ from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model, Step
 from foretrain.models.networks.mlp import stream
 from foretrain.models.patterns import DROPOUT, RESIDUAL_ADD
-from foretrain.models.recurrence import Recurrent
+from foretrain.models.recurrent import Recurrent
 from foretrain.models.stream import Streaming, Traffic
 
 # tanh(query + key) · v for every pair: the sum is written, then squashed, then reduced; backward the same in reverse.

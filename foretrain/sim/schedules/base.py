@@ -48,6 +48,11 @@ class Schedule(ABC):
         """Return the hash of the class: schedules have few settings, most none."""
         return hash(type(self))
 
+    def __repr__(self) -> str:
+        """Return the schedule as it is made."""
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
     @abstractmethod
     def order(self, *, stage: int, stages: int, chunks: int, microbatches: int) -> Order:
         """Return what `stage` of `stages` runs, for `chunks` model chunks per stage and `microbatches` micro-batches.
