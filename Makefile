@@ -12,7 +12,7 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	"$$name" -c '$(USABLE)' 2>/dev/null && { command -v "$$name"; break; }; done)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench reports clean always
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed  ## GPT-3 175B on 1,024 A100s: the table, and out/ with report, timeline and picture
@@ -29,6 +29,18 @@ lint: $(VENV)/testable
 bench: $(VENV)/installed  ## speed of the simulator itself
 	@$(BIN)/python benchmarks/bench.py
 
+# Errors against every table of measurements that comes with the package, one report a table: what it prints, as data, and as a picture.
+MEASURED := $(wildcard foretrain/validate/data/*.csv)
+reports: $(MEASURED:foretrain/validate/data/%.csv=reports/published-%.md)  ## held against all published measurements, in reports/
+
+reports/published-%.md: foretrain/validate/data/%.csv $(VENV)/testable always
+	@mkdir -p $(OUT)/reports/$* reports
+	$(BIN)/foretrain validate published $< --out $(OUT)/reports/$* > $(OUT)/reports/$*/summary.txt
+	{ echo "# Predictions beside $*.csv"; echo; echo "Written by \`make reports\` on $$(date +%F), $$($(BIN)/foretrain --version); not edited by hand."; \
+		echo; echo '```text'; sed '/^written to/d' $(OUT)/reports/$*/summary.txt; echo '```'; } > $@
+	cp $(OUT)/reports/$*/summary.json reports/published-$*.json
+	cp $(OUT)/reports/$*/errors.png reports/published-$*.png
+
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -44,10 +56,11 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-# torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks; they are no
-# dependencies of the package, hence the calls of their own. torchvision's operators are not needed, so its build need not match torch's.
+# torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks and what is
+# traced; they are no dependencies of the package, hence calls of their own. torchvision's operators are not needed, so its build need not
+# match torch's, and without its dependencies no second torch comes in.
 $(VENV)/testable: $(VENV)/installed
-	$(PIP) "$(TORCH)" huggingface_hub safetensors
+	$(PIP) "$(TORCH)" huggingface_hub safetensors pillow
 	$(PIP) --no-deps $(VISION)
 	$(PIP) --editable ".[test]"
 	@touch $@

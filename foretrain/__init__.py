@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from foretrain.hardware.load import load_cluster
     from foretrain.models.load import load_model
     from foretrain.models.model import Model
+    from foretrain.models.trace import from_module
+    from foretrain.models.traced import save_model
     from foretrain.sim.plan import Plan
     from foretrain.sim.prediction import Prediction
     from foretrain.sim.recipe import Recipe
@@ -36,9 +38,11 @@ __all__ = [
     "Plan",
     "Prediction",
     "Recipe",
+    "from_module",
     "load_cluster",
     "load_model",
     "load_software",
+    "save_model",
     "simulate",
 ]
 
@@ -51,9 +55,11 @@ _HOME = {
     "Plan": "foretrain.sim.plan",
     "Prediction": "foretrain.sim.prediction",
     "Recipe": "foretrain.sim.recipe",
+    "from_module": "foretrain.models.trace",
     "load_cluster": "foretrain.hardware.load",
     "load_model": "foretrain.models.load",
     "load_software": "foretrain.software.load",
+    "save_model": "foretrain.models.traced",
     "simulate": "foretrain.sim.simulate",
 }
 

@@ -14,7 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
-from foretrain.cli_options import CollectiveOptions, JobOptions, LayoutOptions, RooflineOptions, ScalingOptions, SimulateOptions, takes
+from foretrain.cli_options import (
+    CollectiveOptions,
+    JobOptions,
+    LayoutOptions,
+    PowerOptions,
+    RooflineOptions,
+    ScalingOptions,
+    SimulateOptions,
+    TraceOptions,
+    takes,
+)
 from foretrain.errors import ForetrainError, nearest
 
 MISTAKE = 2
@@ -66,6 +76,15 @@ def plot_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOption
     raise typer.Exit(run_scaling(options, layout, only))
 
 
+@plot.command("power")
+@takes(JobOptions, LayoutOptions, PowerOptions)
+def plot_power(options: JobOptions, layout: LayoutOptions, only: PowerOptions) -> None:
+    """Power over a step, and time against energy over clocks and power caps, as PNG, SVG and CSV; stages as Perseus reads them."""
+    from foretrain.cli_power import run_power  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_power(options, layout, only))
+
+
 @plot.command("roofline")
 @takes(RooflineOptions)
 def plot_roofline(options: RooflineOptions) -> None:
@@ -82,6 +101,15 @@ def plot_collective(options: CollectiveOptions) -> None:
     from foretrain.cli_collective import run_collective  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_collective(options))
+
+
+@app.command()
+@takes(TraceOptions)
+def trace(options: TraceOptions) -> None:
+    """Trace a torch module without running it: a model for simulate."""
+    from foretrain.cli_trace import run_trace  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trace(options))
 
 
 @validate.command("published")

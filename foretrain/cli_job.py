@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from foretrain.cli_options import JobOptions, LayoutOptions
-from foretrain.errors import UsageError, nearest
+from foretrain.errors import ProfileError, UsageError, nearest, shortened
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
+from foretrain.hardware.power import operated
 from foretrain.models.architectures import build_model
 from foretrain.models.load import load_model, load_spec
 from foretrain.models.model import Model
@@ -24,6 +25,7 @@ from foretrain.sim.schedules.registry import schedule_by_name
 from foretrain.sim.simulate import DEFAULT_SOFTWARE
 from foretrain.software.load import load_software
 from foretrain.software.profile import Software
+from foretrain.units import parse
 
 ROOTS = ("plan", "recipe", "cluster", "software", "model")
 TOKENS_PER_STEP = 2**22
@@ -53,7 +55,7 @@ def read_job(options: JobOptions, layout: LayoutOptions, *, dp: int | None, unfo
         ForetrainError: where a name, a file, a value or the layout is wrong.
     """
     settings = read_settings(options.settings)
-    model, cluster = read_model(options, settings), changed(load_cluster(options.cluster), settings, "cluster")
+    model, cluster = read_model(options, settings), read_cluster(options, settings)
     plan = read_plan(layout, settings)
     if dp is not None:
         plan = replace(plan, dp=dp)
@@ -118,6 +120,47 @@ def _names(option: str, text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"{option} {text!r} names nothing; give names with commas between them")
     return names
+
+
+def read_cluster(options: JobOptions, settings: Settings, name: str | None = None) -> Cluster:
+    """Return the cluster of the options, or another of the same machine by `name`, under their power cap and clock.
+
+    Raises:
+        ForetrainError: where there is no such cluster, or its accelerators cannot be operated so.
+    """
+    cluster = _with_grid(changed(load_cluster(options.cluster if name is None else name), settings, "cluster"), settings["cluster"])
+    cap_w = read_quantity("--power-cap", options.power_cap, "W", "300W")
+    clock_hz = read_quantity("--clock", options.clock, "Hz", "1200MHz")
+    _refuse_twice(options, settings["cluster"])
+    return operated(cluster, cap_w=cap_w, clock_hz=clock_hz) if cap_w is not None or clock_hz is not None else cluster
+
+
+def read_quantity(option: str, text: str | None, unit: str, example: str) -> float | None:
+    """Return what an option says in SI units; None where it was not given.
+
+    Raises:
+        UsageError: where it is no quantity of that unit.
+    """
+    if text is None:
+        return None
+    try:
+        return parse(text, unit)
+    except ProfileError:
+        raise UsageError(f"{option} {shortened(text)} is no quantity in {unit}; give a number with its unit, such as {example}") from None
+
+
+def _with_grid(cluster: Cluster, settings: Mapping[str, str]) -> Cluster:
+    """Return the cluster with its grid named as the user's own where its carbon was set: the profile's source no longer holds."""
+    carbon = settings.get("facility.co2_g_per_kwh")
+    if carbon is None or "facility.grid" in settings:
+        return cluster
+    return replace(cluster, facility=replace(cluster.facility, grid=f"{cluster.facility.co2_g_per_kwh:g} g/kWh, as set"))
+
+
+def _refuse_twice(options: JobOptions, settings: Mapping[str, str]) -> None:
+    for option, value, path in (("--power-cap", options.power_cap, "cap_w"), ("--clock", options.clock, "clock_hz")):
+        if value is not None and f"node.accelerator.power.{path}" in settings:
+            raise UsageError(f"{option} and --set cluster.node.accelerator.power.{path} say the same thing twice; leave out one of them")
 
 
 def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:

@@ -31,6 +31,8 @@ class JobOptions:
     freeze: Annotated[
         str | None, typer.Option(help="Blocks not trained: embedding, layers, head or a block's name.", metavar="NAME,NAME,…")
     ] = None
+    power_cap: Annotated[str | None, typer.Option(help="Power limit of each accelerator, such as 300W.", metavar="POWER")] = None
+    clock: Annotated[str | None, typer.Option(help="Fixed clock of the compute units, such as 1200MHz.", metavar="FREQUENCY")] = None
     settings: Annotated[
         tuple[str, ...],
         typer.Option("--set", help="Any other field: plan., recipe., cluster., software. or model. Repeatable.", metavar="PATH=VALUE"),
@@ -76,6 +78,17 @@ class ScalingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PowerOptions:
+    """What only the plot of power and energy takes."""
+
+    dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
+    clocks: Annotated[str | None, typer.Option(help="Clocks to try. [default: a dozen, from the highest]", metavar="MHz,…")] = None
+    caps: Annotated[str | None, typer.Option(help="Power caps to try. [default: eight, from the limit]", metavar="W,…")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
+    out: Annotated[Path, typer.Option(help="Folder for power.png, .svg, .csv, timeline.csv, stages.csv.", metavar="DIR")] = Path("out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RooflineOptions:
     """What a roofline takes: one accelerator, and a model where its kernels are wanted."""
 
@@ -98,6 +111,17 @@ class CollectiveOptions:
     ranks: Annotated[int | None, typer.Option(help="Accelerators that take part. [default: all]")] = None
     json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
     out: Annotated[Path, typer.Option(help="Folder for collective.png, collective.svg and collective.csv.", metavar="DIR")] = Path("out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """What a trace takes."""
+
+    factory: Annotated[str, typer.Argument(help="Function or class that builds the module.", metavar="PACKAGE.MODULE:FACTORY")]
+    input: Annotated[tuple[str, ...], typer.Option(help="Shape of an input, samples first. Repeatable.", metavar="NxCxHxW")] = ()
+    input_dtype: Annotated[tuple[str, ...], typer.Option(help="Its dtype, such as int64. [default: float32]", metavar="DTYPE")] = ()
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Profile to write, for simulate --model.", metavar="FILE.yaml|json")] = None
 
 
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from foretrain.charts.scaling import counted_in, left_out, row, save_scaling
 from foretrain.charts.words import count, money, plan_words, sample_words
-from foretrain.cli_job import Job, changed, read_model, read_plan, read_recipe, read_settings, read_software
+from foretrain.cli_job import Job, read_cluster, read_model, read_plan, read_recipe, read_settings, read_software
 from foretrain.cli_options import JobOptions, LayoutOptions, ScalingOptions
 from foretrain.cli_output import columns, ready_folder, say, say_json
 from foretrain.errors import ProfileError, UsageError, shortened
 from foretrain.fields import read_count
 from foretrain.hardware.cluster import Cluster
-from foretrain.hardware.load import load_cluster
 from foretrain.sim.fill import fill
 from foretrain.sim.sweep import ScalingPoint, efficiency, scaling
 from foretrain.units import parse, show
@@ -27,7 +26,7 @@ def run_scaling(options: JobOptions, layout: LayoutOptions, only: ScalingOptions
     _refuse_what_varies(settings)
 
     def cluster_at(count: int) -> Cluster:
-        return changed(load_cluster(f"{_name(options)}:{count}"), settings, "cluster")
+        return read_cluster(options, settings, f"{_name(options)}:{count}")
 
     job = _largest_job(options, layout, settings, cluster_at(nodes[-1]))
     points = scaling(job.model, cluster_at, job.plan, job.recipe, nodes, only.mode, software=job.software, seed=options.seed)

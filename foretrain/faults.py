@@ -74,8 +74,9 @@ def _reason(model: type[BaseModel], error: dict[str, Any], keys: Keys) -> str:
         known = known_keys(model, keys[:-1])
         return f"unknown key{nearest(keys[-1], known) or '; use one of ' + ', '.join(known)}"
     if kind == "missing":
-        unit = unit_of(str(_field_name(model, keys)))
-        return "is missing; give it" + ("" if unit == "1" else f" in {unit}, with its source")
+        name, needed = _field(model, keys)
+        unit = unit_of(name)
+        return "is missing; give it" + ("" if unit == "1" else f" in {unit}, with its source") + (f"; {needed} need it" if needed else "")
     if kind == "value_error":
         return str(error["ctx"]["error"])
     wanted = next((words for start, words in _WANTED.items() if kind.startswith(start)), "")
@@ -87,9 +88,11 @@ def _shown(value: Any) -> str:
     return shortened(value.value if isinstance(value, Figure) else value)
 
 
-def _field_name(model: type[BaseModel], keys: Keys) -> str:
+def _field(model: type[BaseModel], keys: Keys) -> tuple[str, str]:
+    """Return the name of the field at `keys` and the calculations that need it, as its description says."""
     inner = _model_at(model, keys[:-1])
-    return next((name for name, field in inner.model_fields.items() if (field.alias or name) == keys[-1]), "") if inner else ""
+    fields = inner.model_fields.items() if inner else ()
+    return next(((name, field.description or "") for name, field in fields if (field.alias or name) == keys[-1]), ("", ""))
 
 
 def known_keys(model: type[BaseModel], keys: Sequence[str]) -> list[str]:

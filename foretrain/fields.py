@@ -35,8 +35,10 @@ _GREATEST = {
 }  # fmt: skip
 # Least value of a rate, far below any machine: less would only overflow what is divided by it.
 _LEAST = {"FLOP/s": 1e3, "B/s": 1e3}
+# Shares of a peak that a machine reaches; below a thousandth is a slip too, and would overflow what is divided by it.
 _FRACTIONS = (
-    "efficiency", "sustained", "forward", "backward", "narrow_head", "data", "weight", "strided_data", "few_channels", "direct",
+    "efficiency", "tile_efficiency", "point_to_point_efficiency", "sustained", "forward", "backward", "narrow_head",
+    "data", "weight", "strided_data", "few_channels", "direct",
 )  # fmt: skip
 _PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
 KERNELS = ("flash1", "flash2", "flash3", "xla")
@@ -48,7 +50,7 @@ WORDS = {
     "attention": ("unfused", *KERNELS),
     "fused": (
         "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
-        "batch_norm_relu", "batch_norm_add_relu",
+        "batch_norm_relu", "batch_norm_add_relu", "add_relu",
     ),
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),
@@ -85,8 +87,8 @@ def unit_of(name: str) -> str:
 def bounds_of(name: str) -> Bounds:
     """Return what a field of this name may hold, wherever it stands."""
     unit = unit_of(name)
-    if name in _FRACTIONS or name.endswith("_efficiency"):
-        return Bounds(unit, 0.0, 1.2, above_zero=True)
+    if name in _FRACTIONS:
+        return Bounds(unit, 1e-3, 1.2, above_zero=False)
     if name in _PER_PARAMETER:
         return Bounds(unit, 0.0, 64.0, above_zero=False)
     special = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -156,12 +157,21 @@ def _scalar(kind: Any, spot: _Spot, value: str) -> Any:
         int: lambda: read_count(value, *count_bounds(spot.field)),
         float: lambda: _number(spot, value),
         str: lambda: _word(spot, value),
+        Any: lambda: _anything(spot, value),
     }
     if kind in readers:
         return readers[kind]()
     if typing.get_origin(kind) in (frozenset, tuple) and typing.get_args(kind)[0] in (str, float):
         return _several(kind, spot, value)
     raise UsageError(f"--set {spot.path}: cannot be set from the command line; write a profile with `base:` and give it there")
+
+
+def _anything(spot: _Spot, value: str) -> Any:
+    """Return a value of a field that may hold any, by JSON's rules; what is no JSON is a word."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return _word(spot, value)
 
 
 def _number(spot: _Spot, value: str) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
-import stat
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc]  # the C loader is chosen at run time
-    """The safe loader, refusing a key given twice (YAML would keep the last in silence)."""
+    """The safe loader, without what YAML 1.1 does in silence: it keeps the last of two equal keys and reads 014 as 12."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # signature is PyYAML's
         seen: set[str] = set()
@@ -33,6 +33,18 @@ class _Loader(_Base):  # type: ignore[misc]  # the C loader is chosen at run tim
                     raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
                 seen.add(key.value)
         return dict(super().construct_mapping(node, deep=deep))
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        """Return a whole number; text, which no field takes for one, where YAML 1.1 would read 014 as 12 or 1:30 as 90."""
+        return node.value if re.match(r"[-+]?0[0-9_]|.*:", node.value) else super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> Any:
+        """Return a number, or text where YAML 1.1 would read 1:30.0 as 90."""
+        return node.value if ":" in node.value else super().construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def read_json_or_yaml(path: Path) -> dict[str, Any]:
@@ -103,8 +115,7 @@ def is_file(path: Path) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        state = path.stat()
-        text = "" if _no_text(state) else path.read_text(encoding="utf-8")
+        text = "" if path.is_dir() else read_at_most(path, LARGEST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProfileError(f"{path}: no such file; give the path of a YAML file, or a name that foretrain list shows") from None
     except UnicodeDecodeError:
@@ -112,18 +123,22 @@ def _text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ProfileError(f"{str(path)[:LONGEST_SHOWN]!r}: cannot be read ({reason}); give the path of a YAML file") from None
-    if _no_text(state):
-        raise ProfileError(f"{path}: {_no_text(state)}")
+    if path.is_dir():
+        raise ProfileError(f"{path}: is a folder; give the YAML file in it")
     return text
 
 
-def _no_text(state: os.stat_result) -> str:
-    """Return why there is no profile to read where nothing could stop the reading; empty where there may be one."""
-    if stat.S_ISDIR(state.st_mode):
-        return "is a folder; give the YAML file in it"
-    if stat.S_ISREG(state.st_mode) and state.st_size > LARGEST_BYTES:
-        return f"is over {LARGEST_BYTES:,} bytes long, as no profile is; give a YAML file"
-    return ""
+def read_at_most(path: Path, most: int) -> bytes:
+    """Return what is at `path`, and read no more than that: a device may have no end.
+
+    Raises:
+        OSError: where it cannot be read, or is longer than `most` bytes.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"over {most:,} bytes long")
+    return data
 
 
 def _parse(path: Path, text: str) -> Any:

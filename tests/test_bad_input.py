@@ -54,6 +54,8 @@ WRONG_SETTINGS = {
     "cluster.node.nic_bytes_per_s=400Gbps": "did you mean 'Gbit/s'?",
     "cluster.node.nic_bytes_per_s=nan": "not finite",
     "cluster.node.nic_bytes_per_s=1e-300 B/s": "out of range",
+    "cluster.node.scale_up.efficiency=1e-308": "out of range",
+    "cluster.node.supply_efficiency=1.1": "give above 0.5 to 1",
     "cluster.node.accelerator.memory_bytes=80 gb": "'GB'",
     "cluster.node.accelerator.power.idle_w=1000": "is not below the limit",
     "cluster.node.accelerator.matmul.tile_efficiency=1": "give one per tile",
@@ -132,6 +134,8 @@ WRONG_MODELS = {
     "base: gpt2\nlayers: [3]\n": "no whole number",
     "base: gpt2\nlayers: .nan\n": "no whole number",
     "base: gpt2\nlayers: 1e99\n": "no whole number",
+    "base: gpt2\nlayers: 1:30\n": "no whole number",
+    "base: gpt2\nlayers: 014\n": "no whole number",
     "base: gpt2\nname: ''\n": "no text",
     'base: gpt2\nname: "a\\nb"\n': "no text of one line",
     "base: gpt2\nname: 5\n": "in quotes",
@@ -156,7 +160,9 @@ def test_a_wrong_model_file_is_refused(text: str, tmp_path: Path, capsys: pytest
     assert WRONG_MODELS[text] in said
 
 
-@pytest.mark.parametrize("path", ["/" + "x" * 5000, "./" + "y" * 300 + ".yaml", "a/b\0c", "/proc/self/mem", "/", "./none.yaml"])
+@pytest.mark.parametrize(
+    "path", ["/" + "x" * 5000, "./" + "y" * 300 + ".yaml", "a/b\0c", "/proc/self/mem", "/dev/zero", "/", "./none.yaml"]
+)
 def test_what_is_no_file_is_refused(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Paths that the system itself refuses, folders, what cannot be read: the same few lines."""
     assert "give" in refusal(capsys, "simulate", "--model", path, "--cluster", "dgx-a100-80gb:1")

@@ -20,17 +20,24 @@ OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
-        "--lora-rank", "--lora-targets", "--freeze", "--unfold", "--detail", "--seed", "--json", "--out", "--help",
+        "--unfold", "--detail", "--seed", "--power-cap", "--clock",
+        "--lora-rank", "--lora-targets", "--freeze", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
-        "--lora-rank", "--lora-targets", "--freeze",
-        "--seq-len", "--image-size", "--mode", "--json", "--out", "--help",
+        "--seq-len", "--image-size", "--mode",
+        "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--json", "--out", "--help",
+    },
+    "plot power": {
+        "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
+        "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
+    "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},
 }  # fmt: skip
@@ -136,6 +143,13 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "wrong unit": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=2 W"), "USD/h"),
     "negative price": (("simulate", *SMALL, "--set", "cluster.node.usd_per_hour=-2"), "negative"),
     "no such file": (("simulate", "--model", "./none.yaml", "--cluster", "dgx-a100-80gb:1"), "none.yaml"),
+    "targets without a rank": (("simulate", *SMALL, "--lora-targets", "qkv"), "give --lora-rank"),
+    "frozen beside adapters": (("simulate", *SMALL, "--lora-rank", "4", "--freeze", "head"), "leave one of them out"),
+    "no such product": (("simulate", *SMALL, "--lora-rank", "4", "--lora-targets", "q_prj"), "q_proj"),
+    "no such rank": (("simulate", *SMALL, "--lora-rank", "0"), "whole number from 1"),
+    "no such block": (("simulate", *SMALL, "--freeze", "hed"), "head"),
+    "nothing left to train": (("simulate", *SMALL, "--freeze", "embedding,layers,head"), "leaves nothing"),
+    "nothing named": (("simulate", *SMALL, "--freeze", ","), "names nothing"),
     "unknown list": (("list", "model"), "models"),
     "nothing of that name": (("show", "h100"), "h100-sxm"),
     "unknown order": (("simulate", *SMALL, "--order", "tp-dp"), "tp-dp-pp"),
@@ -144,6 +158,17 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
          "--order", "dp-tp-pp"),
         "begins with tp",
     ),
+    "cap below idle": (("simulate", *SMALL, "--power-cap", "10W"), "above 55 W (idle) to 400 W (limit)"),
+    "cap above the limit": (("simulate", *SMALL, "--power-cap", "500W"), "above 55 W (idle) to 400 W (limit)"),
+    "cap without unit": (("simulate", *SMALL, "--power-cap", "300"), "300W"),
+    "clock out of range": (("simulate", *SMALL, "--clock", "3GHz"), "210 MHz to 1.41 GHz"),
+    "clock in watts": (("simulate", *SMALL, "--clock", "300W"), "1200MHz"),
+    "clock twice": (("simulate", *SMALL, "--clock", "1GHz", "--set", "cluster.node.accelerator.power.clock_hz=1GHz"), "leave out one"),
+    "clock of a chip without": (("simulate", *SMALL[:2], "--cluster", "tpu-v4-host:1", "--clock", "1GHz"), "power.clocks"),
+    "cap of a chip without": (("plot", "scaling", *SMALL[:2], "--cluster", "gaudi2-8", "--power-cap", "300W"), "power.clocks"),
+    "power of a chip without": (("plot", "power", *SMALL[:2], "--cluster", "tpu-v4-host:1", "--caps", "100W"), "power.clocks"),
+    "clocks that are none": (("plot", "power", *SMALL, "--clocks", "1GHz,fast"), "'fast'"),
+    "one cap out of range": (("plot", "power", *SMALL, "--caps", "300W,3W"), "above 55 W (idle)"),
     "no such chip": (("plot", "roofline", "--accelerator", "h100"), "h100-sxm"),
     "precision the chip lacks": (("plot", "roofline", "--accelerator", "k80", "--model", "gpt2", "--precision", "bf16"), "fp32"),
     "no node counts": (("plot", "scaling", *SMALL, "--nodes", "1,x"), "'x'"),
@@ -200,6 +225,17 @@ def test_set_reaches_every_root(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["step_s"] > 0.1
     assert data["parameters"] < 100e6
     assert data["cost_usd"] == pytest.approx(3.6 * data["step_s"] / 3600)
+
+
+def test_adapters_and_frozen_blocks_train_less(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--lora-rank` and `--freeze` reach the prediction, and the targets that nobody named are said."""
+    found = {}
+    for name, more in {"all": (), "lora": ("--lora-rank", "4"), "frozen": ("--freeze", "layers")}.items():
+        assert run(["simulate", *SMALL, "--json", *more]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["lora"]["trained_parameters"] < found["frozen"]["trained_parameters"] < found["all"]["trained_parameters"]
+    assert max(found["lora"]["peak_memory_bytes"]) < max(found["all"]["peak_memory_bytes"])
+    assert "LoRA targets all-linear (--lora-targets)" in found["lora"]["assumed"]
 
 
 def test_show_model_json_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,6 +301,25 @@ def test_a_closed_pipe_is_quiet() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_power_cap_and_clock_cost_time_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are shorthand for a field of the profile, both lengthen a step, and clock and power stand in table and JSON."""
+    job = ("simulate", "--model", "gpt3-1.3b", "--cluster", "dgx-a100-80gb:1", "--global-batch", "64")
+    said: dict[str, dict[str, Any]] = {}
+    for options in ("", "--power-cap 200W", "--set cluster.node.accelerator.power.cap_w=200W", "--clock 900MHz"):
+        assert run([*job, *options.split(), "--json"]) in (0, 3)
+        said[options] = json.loads(capsys.readouterr().out)
+    free, capped, by_field, slow = said.values()
+    assert capped == by_field
+    assert free["step_s"] < capped["step_s"]
+    assert free["step_s"] < slow["step_s"]
+    assert slow["clock_hz"] == pytest.approx(900e6)
+    assert capped["power"]["accelerator_mean_w"] <= 1.02 * 200
+    assert run([*job, "--clock", "900MHz"]) in (0, 3)
+    out = capsys.readouterr().out
+    assert "mean clock 900 MHz" in out
+    assert "an accelerator's own" in out
 
 
 def test_a_network_of_images_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ BOXES_PER_ROW = 300
 LANES = ((0.0, 0.58), (0.60, 0.26))
 """Top and height of the compute and the communication lane in a row of height 1."""
 PHASES = tuple(PHASE_COLOURS)
+LOOK = 24
+"""Passes of the first stage that a closer look at the beginning shows at least."""
 
 Array = NDArray[np.float64]
 
@@ -89,6 +91,21 @@ def spans(timeline: Timeline) -> Spans:
 def crowded(pieces: Spans) -> bool:
     """Tell whether a row holds more slices than can be told apart."""
     return int(np.bincount(pieces.row, minlength=1).max()) > BOXES_PER_ROW
+
+
+def closer_look_s(pieces: Spans, timeline: Timeline) -> float | None:
+    """Return the end of a closer look at the beginning: half as long again as it takes until every stage has run backward.
+
+    At least so long that the first stage has run `LOOK` passes; None where the whole step can be told apart.
+    """
+    if not crowded(pieces):
+        return None
+    ran = pieces.lane == 0
+    backward = ran & (pieces.phase == PHASES.index("backward"))
+    first = [float(pieces.end_s[backward & (pieces.row == row)].min(initial=timeline.step_s)) for row in np.unique(pieces.row)]
+    early = pieces.end_s[ran & (pieces.row == 0)][:LOOK]
+    end_s = max(1.5 * max(first), float(early.max(initial=0.0)))
+    return end_s if 0 < end_s < timeline.step_s / 3 else None
 
 
 def coverage(pieces: Spans, edges_s: Array, rows: int) -> Array:

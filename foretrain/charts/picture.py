@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from foretrain.charts.breakdown import draw_breakdown, draw_memory
-from foretrain.charts.gantt import PHASES, Spans, crowded, draw_gantt, draw_legend, shown_ranks, spans
+from foretrain.charts.gantt import closer_look_s, draw_gantt, draw_legend, shown_ranks, spans
 from foretrain.charts.style import new_figure, save
 from foretrain.charts.words import headline, plan_line, recipe_line
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.timeline import Timeline
 
-LOOK = 24
-
 
 def picture(prediction: Prediction, timeline: Timeline) -> Figure:
     """Return the picture of a prediction and its timeline; a step too long to tell its slices apart gets a closer look at its beginning."""
     pieces = spans(timeline)
-    close_s = _closer_look_s(pieces, timeline)
+    close_s = closer_look_s(pieces, timeline)
     rows = min(3.0, 0.9 + 0.4 * len(shown_ranks(timeline)))
     heights = [1.0, rows, *([rows] if close_s else []), 2.4]
     figure = new_figure(11, 1.7 + sum(heights) * 1.05)
@@ -40,18 +37,3 @@ def picture(prediction: Prediction, timeline: Timeline) -> Figure:
 def save_picture(prediction: Prediction, timeline: Timeline, folder: Path) -> tuple[Path, Path]:
     """Write picture.png and picture.svg into `folder` and return their paths."""
     return save(picture(prediction, timeline), folder, "picture")
-
-
-def _closer_look_s(pieces: Spans, timeline: Timeline) -> float | None:
-    """Return the end of a closer look at the beginning: half as long again as it takes until every stage has run backward.
-
-    At least so long that the first stage has run `LOOK` passes; None where the whole step can be told apart.
-    """
-    if not crowded(pieces):
-        return None
-    ran = pieces.lane == 0
-    backward = ran & (pieces.phase == PHASES.index("backward"))
-    first = [float(pieces.end_s[backward & (pieces.row == row)].min(initial=timeline.step_s)) for row in np.unique(pieces.row)]
-    early = pieces.end_s[ran & (pieces.row == 0)][:LOOK]
-    end_s = max(1.5 * max(first), float(early.max(initial=0.0)))
-    return end_s if 0 < end_s < timeline.step_s / 3 else None

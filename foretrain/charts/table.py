@@ -19,6 +19,9 @@ BEYOND = 1000.0
 NEGLIGIBLE = 1e-6
 """Share of a step below which a part is not worth a line."""
 
+METERS = {"accelerator": "an accelerator's own", "node": "a node's, at the wall", "cluster": "the facility's"}
+"""Where power is read, by the beginning of the keys of `Prediction.power`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ink:
@@ -44,7 +47,7 @@ TERMINAL = Ink(bar="█", bold="\033[1m", red="\033[31m", plain="\033[0m")
 
 def table(prediction: Prediction, ink: Ink = PIPE) -> str:
     """Return a prediction as text of at most 80 columns."""
-    parts = (_figures, _breakdown, _memory, _assumed)
+    parts = (_figures, _power, _breakdown, _memory, _assumed)
     sections = [_job(prediction), *(part(prediction, ink) for part in parts)]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
@@ -73,6 +76,7 @@ def _job(prediction: Prediction) -> list[str]:
 def _figures(prediction: Prediction, ink: Ink) -> list[str]:
     items, item = prediction.items, prediction.item
     many, symbol = ("1 B", "1 G") if item == "token" else ("1 M", "1 M")
+    sample_j = prediction.energy_j / prediction.recipe.global_batch
     per_accelerator_w = prediction.mean_power_w / prediction.accelerators
     steps = parse(symbol, "1") / items
     energy = f"{show(prediction.energy_j, 'J')} = {show(prediction.energy_j / parse('1 Wh', 'J'), 'Wh')}"
@@ -81,6 +85,7 @@ def _figures(prediction: Prediction, ink: Ink) -> list[str]:
         ("MFU", f"{prediction.mfu:.1%}", "HFU", f"{prediction.hfu:.1%}"),
         ("energy per step", energy, f"energy per {item}", show(prediction.energy_j / items, "J")),
         ("mean power", show(prediction.mean_power_w, "W"), "power per accelerator", show(per_accelerator_w, "W")),
+        ("electricity", money(prediction.electricity_usd), "energy per sample", show(sample_j, "J")),
         ("cost per step", money(prediction.cost_usd), f"cost per {many} {item}s", money(prediction.cost_usd * steps)),
         ("CO2 per step", show(prediction.co2_g, "g"), f"CO2 per {many} {item}s", show(prediction.co2_g * steps, "g")),
     )
@@ -91,9 +96,23 @@ def _figures(prediction: Prediction, ink: Ink) -> list[str]:
 def _conventions(prediction: Prediction) -> list[str]:
     text = (
         f"MFU counts model FLOPs without recomputation, causal attention in full (PaLM, appendix B); "
-        f"{prediction.mfu_causal:.1%} without its masked half. HFU counts what was run. Energy, power and CO2 at the facility's meter."
+        f"{prediction.mfu_causal:.1%} without its masked half. HFU counts what was run. Energy, power, electricity and CO2 at the "
+        f"facility's meter; cost is the rent of the nodes." + (f" CO2: {prediction.grid}." if prediction.grid else "")
     )
     return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _power(prediction: Prediction, ink: Ink) -> list[str]:
+    """Return mean and peak power where a meter would show it, and the clock that it runs at."""
+    watts = prediction.power
+    if not watts:
+        return []
+    clock = f" (mean clock {show(prediction.clock_hz, 'Hz', 4)})" if prediction.clock_hz else ""
+    rows = [
+        f"  {place:<24}{show(watts[f'{part}_mean_w'], 'W'):>10}  mean{show(watts[f'{part}_peak_w'], 'W'):>14}  peak"
+        for part, place in METERS.items()
+    ]
+    return [f"{ink.strong('power by meter')}{clock}", *rows]
 
 
 def _breakdown(prediction: Prediction, ink: Ink) -> list[str]:

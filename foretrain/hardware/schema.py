@@ -1,4 +1,7 @@
-"""The shape of hardware profiles: what a YAML file must and may hold. Keys are field names without their unit."""
+"""The shape of hardware profiles: what a YAML file must and may hold. Keys are field names without their unit.
+
+The description of a required figure says which calculations need it: it is told to whom leaves it out.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ Library = one_of(*words_of("library"))
 class MatmulFile(Strict):
     """See `MatmulCurve`."""
 
-    sustained: dict[Dtype, Number]  # type: ignore[valid-type]
-    tiles: Pairs
-    tile_efficiency: Numbers
-    depth_fill: Number
-    wave_smoothing: Number
+    sustained: dict[Dtype, Number] = Field(description="matrix products")  # type: ignore[valid-type]
+    tiles: Pairs = Field(description="matrix products")
+    tile_efficiency: Numbers = Field(description="matrix products")
+    depth_fill: Number = Field(description="matrix products")
+    wave_smoothing: Number = Field(description="matrix products")
 
     @model_validator(mode="after")
     def _one_efficiency_per_tile(self) -> Self:
@@ -62,32 +65,32 @@ class ConvolutionFile(Strict):
 class AttentionFile(Strict):
     """See `AttentionCurve`."""
 
-    forward: Number
-    backward: Number
-    half_length: Number
-    narrow_head: Number
+    forward: Number = Field(description="fused attention kernels")
+    backward: Number = Field(description="fused attention kernels")
+    half_length: Number = Field(description="fused attention kernels")
+    narrow_head: Number = Field(description="fused attention kernels")
 
 
 class MemoryFile(Strict):
     """The device memory and how much of its bandwidth kernels get."""
 
-    capacity_bytes: Number
-    bandwidth_bytes_per_s: Number
-    efficiency: Number
-    half_bytes: Number = Field(alias="half_size")
+    capacity_bytes: Number = Field(description="peak memory and what fits")
+    bandwidth_bytes_per_s: Number = Field(description="memory-bound kernels, the optimizer and rooflines")
+    efficiency: Number = Field(description="memory-bound kernels and the optimizer")
+    half_bytes: Number = Field(alias="half_size", description="memory-bound kernels")
 
 
 class ClocksFile(Strict):
     """See `ClockCurve`."""
 
-    lowest_hz: Number
-    highest_hz: Number
-    reference_hz: Number
-    knee_hz: Number
-    highest_voltage: Number
-    math_share: Number
-    memory_share: Number
-    window_s: Number
+    lowest_hz: Number = Field(description="power caps and clocks")
+    highest_hz: Number = Field(description="power caps and clocks")
+    reference_hz: Number = Field(description="power caps and clocks")
+    knee_hz: Number = Field(description="power caps and clocks")
+    highest_voltage: Number = Field(description="power caps and clocks")
+    math_share: Number = Field(description="power caps and clocks")
+    memory_share: Number = Field(description="power caps and clocks")
+    window_s: Number = Field(description="power caps and clocks")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -98,12 +101,12 @@ class ClocksFile(Strict):
 class PowerFile(Strict):
     """See `AcceleratorPower`. `cap` and `clock` are settings that hold unless the command line says otherwise."""
 
-    idle_w: Number
-    limit_w: Number
-    math_j_per_flop: dict[Dtype, Number]  # type: ignore[valid-type]
-    memory_j_per_byte: Number
-    link_j_per_byte: Number
-    busy_w: Number
+    idle_w: Number = Field(description="energy, carbon and power caps")
+    limit_w: Number = Field(description="energy, carbon and power caps")
+    math_j_per_flop: dict[Dtype, Number] = Field(description="energy and carbon")  # type: ignore[valid-type]
+    memory_j_per_byte: Number = Field(description="energy and carbon")
+    link_j_per_byte: Number = Field(description="energy and carbon")
+    busy_w: Number = Field(description="energy and carbon")
     clocks: ClocksFile | None = None
     cap_w: Number | None = None
     clock_hz: Number | None = None
@@ -125,18 +128,18 @@ class AcceleratorFile(ProfileFile):
     """See `Accelerator`."""
 
     key: str = ""
-    peak_flop_per_s: dict[Dtype, Number] = Field(min_length=1)  # type: ignore[valid-type]
-    memory: MemoryFile
+    peak_flop_per_s: dict[Dtype, Number] = Field(min_length=1, description="matrix products, MFU and rooflines")  # type: ignore[valid-type]
+    memory: MemoryFile = Field(description="memory-bound kernels and peak memory")
     cache_bytes: Number
-    compute_units: Count
-    matmul: MatmulFile
+    compute_units: Count = Field(description="matrix products")
+    matmul: MatmulFile = Field(description="matrix products")
     attention: dict[KernelName, AttentionFile] = Field(default_factory=dict)  # type: ignore[valid-type]
-    kernel_floor_s: Number
-    overlap_loss: Number
-    spread: Number
+    kernel_floor_s: Number = Field(description="times of all kernels")
+    overlap_loss: Number = Field(description="overlapped communication")
+    spread: Number = Field(description="steps on more than one accelerator")
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
-    power: PowerFile
-    convolution: ConvolutionFile | None = None
+    power: PowerFile = Field(description="energy, carbon and power caps")
+    convolution: ConvolutionFile | None = Field(default=None, description="convolutions")
 
 
 class ProtocolFile(Strict):
@@ -153,11 +156,11 @@ class FabricFile(ProfileFile):
     topology: Topology  # type: ignore[valid-type]
     domain: Count | None = None
     bandwidth_bytes_per_s: Number | None = None
-    efficiency: Number
-    point_to_point_efficiency: Number
-    base_latency_s: Number
-    step_latency_s: Number
-    half_bytes_per_rank: Number = Field(alias="half_size_per_rank")
+    efficiency: Number = Field(description="collectives")
+    point_to_point_efficiency: Number = Field(description="pipeline sends")
+    base_latency_s: Number = Field(description="collectives")
+    step_latency_s: Number = Field(description="collectives")
+    half_bytes_per_rank: Number = Field(alias="half_size_per_rank", description="collectives")
     library: Library = "nccl"  # type: ignore[valid-type]
     ll: ProtocolFile | None = None
     ll128: ProtocolFile | None = None
@@ -180,17 +183,17 @@ class FabricFile(ProfileFile):
 class ScaleUpFile(FabricFile):
     """The fabric inside a node or pod, which must say how far it reaches and how fast it is."""
 
-    domain: Count
-    bandwidth_bytes_per_s: Number
+    domain: Count = Field(description="placement of groups")
+    bandwidth_bytes_per_s: Number = Field(description="collectives")
 
 
 class FacilityFile(ProfileFile):
     """See `Facility`."""
 
-    pue: Number
-    usd_per_kwh: Number
-    co2_g_per_kwh: Number
-    network_w_per_accelerator: Number
+    pue: Number = Field(description="energy, carbon and electricity")
+    usd_per_kwh: Number = Field(description="cost of electricity")
+    co2_g_per_kwh: Number = Field(description="carbon")
+    network_w_per_accelerator: Number = Field(description="energy and carbon")
 
 
 class NodeFile(ProfileFile):
@@ -198,16 +201,16 @@ class NodeFile(ProfileFile):
 
     PARTS: ClassVar[tuple[str, ...]] = ("accelerator", "scale_up", "scale_out", "facility")
     accelerator: AcceleratorFile
-    accelerators: Count
+    accelerators: Count = Field(description="placement of groups")
     scale_up: ScaleUpFile
-    nics: Count
-    nic_bytes_per_s: Number = Field(alias="nic_bandwidth")
-    host_w: Number
+    nics: Count = Field(description="collectives between nodes")
+    nic_bytes_per_s: Number = Field(alias="nic_bandwidth", description="collectives between nodes")
+    host_w: Number = Field(description="energy and carbon")
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0
     supply_efficiency: Number = 1.0
-    usd_per_hour: Number
+    usd_per_hour: Number = Field(description="cost")
     scale_out: FabricFile
     facility: FacilityFile
 

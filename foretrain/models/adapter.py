@@ -22,7 +22,8 @@ class Adapter(Op):
 
     Beside a column-parallel product the first is whole on every rank and the second cut; beside a row-parallel one the first is cut and
     the second whole, so that its partial result leaves with the product's. The small gradients of the whole ones would be summed over
-    the ranks; they are too few bytes to count. `saves_input` where no adapter before it keeps the same input.
+    the ranks; they are too few bytes to count. `saves_input` where no adapter before it keeps the same input;
+    `shared` weights are those of an earlier layer's adapter.
     **Source:** Hu et al., LoRA, arXiv:2106.09685, section 4.1.
     """
 
@@ -35,12 +36,13 @@ class Adapter(Op):
     saves_input: bool = True
     input_grad: bool = True
     trained: bool = True
+    shared: bool = False
     group: str = ""
 
     @property
     def parameters(self) -> int:
-        """Both thin weights."""
-        return self.rank * (self.in_features + self.out_features)
+        """Both thin weights, where they are held."""
+        return 0 if self.shared else self.rank * (self.in_features + self.out_features)
 
     @property
     def parameters_cut(self) -> bool:
@@ -50,7 +52,7 @@ class Adapter(Op):
     def parameters_per_rank(self, tp: int) -> float:
         """Return the parameters that one of `tp` tensor-parallel ranks holds."""
         ins, outs = self._degrees(tp)
-        return self.rank * (self.in_features / ins + self.out_features / outs)
+        return 0.0 if self.shared else self.rank * (self.in_features / ins + self.out_features / outs)
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the two products, and the sum with the frozen product's result."""

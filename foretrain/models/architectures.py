@@ -31,6 +31,11 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.dimensions:Transformer",
             build="foretrain.models.transformer:build",
         ),
+        "config": Architecture(
+            schema="foretrain.models.hf.schema:ConfigFile",
+            spec="foretrain.models.hf.config:Config",
+            build="foretrain.models.hf.config:build",
+        ),
         "lenet": Architecture(
             schema="foretrain.models.image_schema:LeNetFile",
             spec="foretrain.models.networks.lenet:LeNet",
@@ -95,11 +100,6 @@ ARCHITECTURES = MappingProxyType(
             schema="foretrain.models.image_schema:UNet3dFile",
             spec="foretrain.models.networks.unet3d:UNet3d",
             build="foretrain.models.networks.unet3d:build",
-        ),
-        "config": Architecture(
-            schema="foretrain.models.hf.schema:ConfigFile",
-            spec="foretrain.models.hf.config:Config",
-            build="foretrain.models.hf.config:build",
         ),
         "timm": Architecture(
             schema="foretrain.models.timm_schema:TimmFile",

@@ -91,7 +91,7 @@ class CoreAttention(Op):
             *(queries_grad,) * queries,
             *(keys_grad,) * of_keys,
         )
-        return scores if queries or of_keys or self.sinks else (values_grad,)
+        return scores if queries or of_keys or (self.sinks and self.trained) else (values_grad,) * of_values
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes that selective recomputation would drop: 5·a·s²·b in 16 bits with dropout, fused 4·a·s·b."""

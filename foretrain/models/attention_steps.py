@@ -51,11 +51,12 @@ def _across(name: str, dims: Attention, rows: Rows, memory: Rows) -> tuple[Step,
     """Return queries of the rows, keys and values of the encoder's outputs."""
     keys, values = dims.kv_heads * dims.head_dim, dims.kv_heads * dims.value_width
     queries = dims.heads * dims.head_dim
+    q, k, v = dims.parts
     return (
         boundary(f"{name}.enter", "enter", rows),
-        column(_own(name, "queries"), rows, queries, bias=dims.qkv_bias, parts=(("q_proj", queries),), keeps=True),
+        column(_own(name, "queries"), rows, queries, bias=dims.qkv_bias, parts=((q, queries),), keeps=True),
         boundary(f"{name}.memory", "enter", memory),
-        column(_own(name, "kv"), memory, keys + values, bias=dims.qkv_bias, parts=(("k_proj", keys), ("v_proj", values)), keeps=True),
+        column(_own(name, "kv"), memory, keys + values, bias=dims.qkv_bias, parts=((k, keys), (v, values)), keeps=True),
     )
 
 

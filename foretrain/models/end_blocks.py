@@ -12,7 +12,7 @@ from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary
 from foretrain.models.parts import Mlp
-from foretrain.models.patterns import ADD_POSITIONS, DROPOUT
+from foretrain.models.patterns import ADD_POSITIONS, DROPOUT, UNUSED
 from foretrain.models.steps import Rows, activation, boundary, norm_step, whole
 from foretrain.models.stream import Streaming
 
@@ -31,7 +31,8 @@ def token_steps(source: TokenInput, tokens: int, hidden: int, prefix: str = "") 
     # Without a norm, the tables that are added are as wide as the model, and come after the projection.
     late = source.norm is None
     steps += project if late else []
-    steps += [_table(f"{prefix}positions", added, source.positions)] if source.positions else []
+    # A sequence longer than the table needs a longer table.
+    steps += [_table(f"{prefix}positions", added, max(source.positions, tokens))] if source.positions else []
     steps += [_table(f"{prefix}types", added, source.types)] if source.types else []
     steps += [norm_step(f"{prefix}embedding_norm", source.norm, rows)] if source.norm is not None else []
     steps += [] if late else project
@@ -85,7 +86,13 @@ def _head_steps(head: Head, rows: Rows, prefix: str) -> tuple[Step, ...]:
     )  # fmt: skip
     steps += [Boundary(name=f"{prefix}loss.reduce", kind="loss", elements=tokens)] if head.vocab else []
     steps.append(CrossEntropy(name=f"{prefix}cross_entropy", tokens=tokens, vocab=head.outputs, pad_to=head.padded_to, cut=head.vocab))
+    steps += [_spare(f"{prefix}spare", head.spare)] if head.spare else []
     return (*steps, *(_head_steps(head.beside, rows, "second_") if head.beside is not None else ()))
+
+
+def _spare(name: str, parameters: int) -> Streaming:
+    """Return parameters that no kernel reads."""
+    return Streaming(name=name, elements=0, split="none", pattern="", fused=UNUSED, unfused=UNUSED, parameters=parameters)
 
 
 def _dense_steps(name: str, dense: Dense, rows: Rows) -> list[Step]:

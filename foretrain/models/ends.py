@@ -56,8 +56,9 @@ class Dense:
 class Head:
     """Predictions: a norm, dense products, then `outputs` logits and their loss, of `share` of the rows or of the `first` one only.
 
-    `tied` logits use the token table. `vocab` outputs are cut over tensor-parallel ranks, classes are not. `beside` is another
-    objective on the same rows (BERT's next sentence).
+    `tied` logits use the token table. `spare` parameters are held and never used: a second bias or table that some classes keep
+    where nothing is tied. `vocab` outputs are cut over tensor-parallel ranks, classes are not. `beside` is another objective on the
+    same rows (BERT's next sentence).
     """
 
     outputs: int
@@ -69,4 +70,5 @@ class Head:
     share: float = 1.0
     first: bool = False
     padded_to: int = 1
+    spare: int = 0
     beside: Head | None = None

@@ -59,6 +59,9 @@ NORM_RELU_FUSED = Traffic(forward=3, backward=7, forward_launches=1, backward_la
 NORM_ADD_RELU = together(BATCH_NORM, ADD, RELU)
 # The shortcut is read besides; backward writes its gradient.
 NORM_ADD_RELU_FUSED = Traffic(forward=4, backward=8, forward_launches=1, backward_launches=1, saved=2)
+# The sum is rectified before it is written; backward masks the gradient, which both branches then read.
+ADD_RELU = together(ADD, RELU)
+ADD_RELU_FUSED = Traffic(forward=3, backward=3, forward_launches=1, backward_launches=1, saved=1)
 
 
 def pooling(inputs: float, *, keeps_input: bool) -> Traffic:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 
+from foretrain.errors import ModelError
 from foretrain.models.end_blocks import head_block, input_block, patch_steps, patch_tokens, token_steps
 from foretrain.models.ends import Head, PatchInput, TokenInput
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.layers import Place, layer_block
+from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model, Step
 from foretrain.models.parts import Attention, Experts, Layer
-from foretrain.models.steps import Rows
+from foretrain.models.steps import Rows, norm_step, whole
 
+LARGEST_SEQUENCE, LARGEST_IMAGE = 1_000_000_000, 100_000
 Layers = tuple[tuple[Layer, int], ...]
 
 
@@ -29,7 +32,11 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A transformer of `hidden` width: an input, layers in order, a head; `size` is its tokens, or pixels a side of its images."""
+    """A transformer of `hidden` width: an input, layers in order, a head; `size` is its tokens, or pixels a side of its images.
+
+    Raises:
+        ModelError: for a size that no sample has.
+    """
 
     name: str
     key: str
@@ -39,9 +46,22 @@ class Network:
     layers: Layers
     head: Head
     decoder: Decoder | None = None
+    further: int = 0
+    """Modules after the last layer that each predict one token further, from the same table and logits."""
     undivided: str = ""
     """Why a pipeline cannot cut it; empty where it can."""
     assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse samples of no size, images smaller than a patch, and absurd ones."""
+        if isinstance(self.source, PatchInput):
+            name, least, most = "image_size", self.source.patch, LARGEST_IMAGE
+        else:
+            name, least, most = "seq_len", 1, LARGEST_SEQUENCE
+        if isinstance(self.size, bool) or not isinstance(self.size, int):
+            raise ModelError(f"{self.name}: {name} {self.size!r} is no whole number; give one from {least} to {most:,}")
+        if not least <= self.size <= most:
+            raise ModelError(f"{self.name}: {name} {self.size:,} is out of range; give a whole number from {least} to {most:,}")
 
     @property
     def tokens(self) -> int:
@@ -67,7 +87,7 @@ def build(network: Network) -> Model:
         hidden=network.hidden,
         prologue=(input_block(_input_steps(network, target)),),
         layers=layers,
-        epilogue=(head_block(network.head, target or rows),),
+        epilogue=(head_block(network.head, target or rows), *_further_blocks(network, rows)),
         tied_parameters=_tied(network),
         tensor_dims=_tensor_dims(network),
         rebuild=partial(_at_size, network),
@@ -109,6 +129,27 @@ def _input_steps(network: Network, target: Rows | None) -> tuple[Step, ...]:
     if network.decoder is None or target is None:
         return steps
     return (*steps, *token_steps(network.decoder.source, target.tokens, network.hidden, "decoder_"))
+
+
+def _further_blocks(network: Network, rows: Rows) -> tuple[Block, ...]:
+    """Return the modules that predict further tokens: each joins the next token's embedding to the rows and runs one more layer.
+
+    **Source:** DeepSeek-AI, DeepSeek-V3, arXiv:2412.19437, section 2.2.
+    """
+    if not network.further or not isinstance(network.source, TokenInput):
+        return ()
+    layer = network.layers[-1][0]
+    embedding = token_steps(replace(network.source, shared=True), rows.tokens, network.hidden, "further_")
+    joined = Rows(tokens=rows.tokens, width=2 * rows.width)
+    steps = (
+        *embedding,
+        norm_step("further_embedding_norm", layer.norm, rows),
+        norm_step("further_rows_norm", layer.norm, rows),
+        whole("further_projection", joined, rows.width, bias=False),
+        *layer_block(layer, Place(rows=rows)).steps,
+        *(replace(step, shared=True) if isinstance(step, Linear) else step for step in head_block(network.head, rows).steps),
+    )
+    return (Block(name="further", steps=steps, input_elements=rows.elements),) * network.further
 
 
 def _tied(network: Network) -> int:

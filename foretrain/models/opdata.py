@@ -33,7 +33,7 @@ STEPS: Mapping[str, type[Any]] = MappingProxyType({
 LARGEST = 10**18
 _LISTED = (Amount, Pass, Size, Traffic)
 """Parts of an op that are written as lists, without the zeros at their ends."""
-_WORDS = MappingProxyType({kind: word for word, kind in STEPS.items()})
+WORDS: Mapping[Any, str] = MappingProxyType({kind: word for word, kind in STEPS.items()})
 
 
 def step_data(step: Step) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def step_data(step: Step) -> dict[str, Any]:
     Raises:
         ModelError: for a kind of op that a profile cannot hold.
     """
-    word = _WORDS.get(type(step))
+    word = WORDS.get(type(step))
     if word is None:
         raise ModelError(f"{step.name}: {type(step).__name__} is no op that a profile holds; it holds {', '.join(STEPS)}")
     fields = dataclasses.fields(STEPS[word])

@@ -182,7 +182,7 @@ class Op(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
-    """Where activations enter or leave a tensor-parallel region; free when tp = 1.
+    """Where activations enter or leave a tensor-parallel region, free when tp = 1, or change hands among replicas, free when dp = 1.
 
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).

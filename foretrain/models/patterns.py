@@ -13,7 +13,7 @@ from foretrain.models.stream import Traffic
 
 FUSION_PATTERNS = frozenset({
     "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "batch_norm_relu",
-    "batch_norm_add_relu",
+    "batch_norm_add_relu", "add_relu",
 })  # fmt: skip
 """The names that `Layout.fused` may hold and that some op listens to."""
 
@@ -44,6 +44,9 @@ DROPOUT = Traffic(forward=2, backward=2, forward_launches=1, backward_launches=1
 
 # One row of a table for each token, added to what is there; backward sums dy over the batch.
 ADD_POSITIONS = Traffic(forward=3, backward=1, forward_launches=1, backward_launches=1, saved=0, own=1, own_launches=1)
+
+# Parameters that a model holds and never reads.
+UNUSED = Traffic(forward=0, backward=0, forward_launches=0, backward_launches=0, saved=0)
 
 # The sum of two branches; backward both get the same gradient.
 BRANCH_ADD = Traffic(forward=3, backward=0, forward_launches=1, backward_launches=0, saved=0)
@@ -79,7 +82,7 @@ _ACTIVATIONS = {
     "relu": (RELU, RELU),
     "squared_relu": (GELU, SQUARED_RELU_EAGER),
 }
-GATED_NAMES = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
+GATED_NAMES = {"swiglu": "silu", "geglu": "gelu", "gated_relu": "relu"}
 ACTIVATIONS = (*_ACTIVATIONS, *GATED_NAMES)
 
 

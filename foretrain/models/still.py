@@ -38,6 +38,11 @@ class Still(Op):
         """Whether they are: never."""
         return False
 
+    @property
+    def sharded(self) -> bool:
+        """Whether they are spread over the data-parallel ranks."""
+        return self.op.sharded
+
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the op's kernels."""
         return self.op.forward(layout)

@@ -180,9 +180,10 @@ class Tape:
         Software may run the normalisation, the sum and the ReLU in one kernel.
         """
         self.tensor = self.branches(body, shortcut)[0]
+        if norm and self.frozen_norm:
+            self.stream(f"{name}.norm", patterns.FROZEN_NORM)
         if not norm or self.frozen_norm:
-            extra = (patterns.FROZEN_NORM,) if norm else ()
-            return self.stream(name, patterns.together(*extra, patterns.ADD, patterns.RELU), kept=True)
+            return self.stream(name, patterns.ADD_RELU, fused=patterns.ADD_RELU_FUSED, pattern="add_relu", kept=True)
         return self.stream(
             name, patterns.NORM_ADD_RELU, fused=patterns.NORM_ADD_RELU_FUSED, pattern="batch_norm_add_relu",
             parameters=2 * self.channels, kept=True, reads_again=True,

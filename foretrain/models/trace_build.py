@@ -30,8 +30,8 @@ class Builder:
         self.runs = (first, second)
         self.fit = Fit(first=first.samples, second=second.samples)
         self.uses = (Uses(first), Uses(second))
-        self.made: dict[int, int] = {}
-        """Numbers of the records that products were made of, by the identity of the op."""
+        self.sources: dict[int, tuple[int, ...]] = {}
+        """Numbers of the records that an op was made of, by its identity."""
         self.owners = Owners(first.weights)
         self._root = ""
 
@@ -58,7 +58,10 @@ class Builder:
 
     def _moves(self, records: Sequence[Record]) -> Iterator[Op]:
         for chain in chains(records, self.runs[0].weights):
-            yield from self._embedding(chain[0]) if chain[0].name == "embedding" else self._chain(chain)
+            numbers = tuple(record.number for record in chain)
+            for op in self._embedding(chain[0]) if chain[0].name == "embedding" else self._chain(chain):
+                self.sources[id(op)] = numbers
+                yield op
 
     def _chain(self, chain: Sequence[Record]) -> Iterator[Op]:
         """Yield a chain as one op, and a place for its frozen parameters where others are trained."""
@@ -109,13 +112,17 @@ class Builder:
         make = {
             "product": self._matmul, "convolution": self._convolution, "attention": self._attention, "recurrent": self._recurrent,
         }[record.kind]  # fmt: skip
-        yield from make(record, twin)
+        for op in make(record, twin):
+            self.sources[id(op)] = (record.number,)
+            yield op
 
     def _matmul(self, record: Record, twin: Record) -> Iterator[Op]:
         name = self._name(record)
         left_grad, right_grad = self._verified(record)
         sizes = zip(record.shape["sizes"], twin.shape["sizes"], strict=True)
         batch, m, n, k = (self.fit.size(a, b, name) for a, b in sizes)
+        if sum(1 for one in (batch, m, n, k) if one.each) > 1:
+            raise ModelError(f"{name}: multiplies samples of a batch with one another, so its cost is none of a sample; keep them apart")
         rows_only = batch == Size(1) and not m.once and not n.each and not k.each
         if not rows_only or record.shape.get("groups"):
             weights = self.owners.take((record.shape["left"], record.shape["right"]))
@@ -124,7 +131,6 @@ class Builder:
                 saved=self.fit.amount(record.saved, twin.saved, name), parameters=sum(one.numel for one in weights),
                 trained=all(one.trained for one in weights),
             )  # fmt: skip
-            self.made[id(op)] = record.number
             yield op
             yield from self._extras(name, self._grads(record, twin, name), [], record, twin)
             return
@@ -135,7 +141,6 @@ class Builder:
             name=name, tokens=m.each, in_features=k.once, out_features=n.once, bias=bias, cut="none", saves_input=kept,
             trained=right_grad, input_grad=left_grad, own_weight=own,
         )  # fmt: skip
-        self.made[id(linear)] = record.number
         yield linear
         yield from self._rest(name, record, twin, {left} if kept else set(), bias_sum=bias and right_grad)
 
@@ -157,7 +162,6 @@ class Builder:
             stride=shape["stride"], groups=groups.each or groups.once, bias=bias, transposed=shape["transposed"], trained=right_grad,
             input_grad=left_grad, saves_input=kept, images=images.each or images.once, own_weight=own,
         )  # fmt: skip
-        self.made[id(op)] = record.number
         yield op
         yield from self._rest(name, record, twin, {left} if kept else set(), bias_sum=False)
 
@@ -191,7 +195,6 @@ class Builder:
                 name=name, queries=queries.once, keys=keys.once, heads=heads.each, kv_heads=kv_heads.each or 1,
                 value_dim=shape["value_dim"], **flags,
             )  # fmt: skip
-        self.made[id(op)] = record.number
         yield op
         yield from self._rest(name, record, twin, set(), bias_sum=False)
 

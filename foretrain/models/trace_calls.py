@@ -13,7 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from foretrain.errors import ModelError
-from foretrain.models.trace_data import Record
+from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_record import Recorder
 
 _attention = torch.nn.functional.scaled_dot_product_attention
@@ -58,13 +58,22 @@ class Calls(TorchFunctionMode):
             "head_dim": query.shape[-1], "value_dim": value.shape[-1], "causal": bool(is_causal), "dropout": dropout_p > 0.0,
             "score_bias": attn_mask is not None,
         }  # fmt: skip
-        record.live = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
+        operands = operands if attn_mask is None or attn_mask.dtype.is_floating_point else operands[:3]
+        record.live = torch.is_grad_enabled() and any(one.requires_grad for one in operands)
+        if len(operands) > 3 and record.live and attn_mask.requires_grad:
+            record.grads.append(self._bias_gradient(record, attn_mask))
         # Laid out as the fused kernels write it, heads side by side, so that joining them copies nothing.
         *lead, heads, rows, _ = query.shape if query.dim() > 3 else (*query.shape[:-3], 1, *query.shape[-3:])
         width = value.shape[-1]
         shape = (*lead, rows, heads, width)
-        out = self._opaque(record, shape, query, key, value).transpose(-2, -3)
+        out = self._opaque(record, shape, *operands).transpose(-2, -3)
         return out if query.dim() > 3 else out.reshape(*query.shape[:-1], width)
+
+    def _bias_gradient(self, record: Record, bias: Any) -> Record:
+        """Return the sum of the scores' gradients that a trained bias takes: they are read once and summed over what it repeats."""
+        scores = record.shape["heads"] * record.shape["queries"] * record.shape["keys"]
+        read = Data(0, scores, 0) if bias.dtype == self.recorder.compute else Data(0, 0, scores * bias.element_size())
+        return Record("sum", "moves", record.path, record.number, reads=[read], writes=[self.recorder.data(bias)], launches=1)
 
     def _opaque(self, record: Record, shape: Sequence[int], *tensors: Any) -> Any:
         """Return an output of a recorded call that depends on `tensors`."""

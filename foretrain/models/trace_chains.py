@@ -44,11 +44,21 @@ class Uses:
         known = {one.storage for one in arriving}
         again = [one for one in inputs if one.storage not in known] if _uses(grads, inside) else []
         backward = (*arriving, *again, *_read_by_others(grads, self.grad_readers, frozenset())) if grads else ()
-        weights = self.run.weights
+        return Traffic(forward=forward, backward=backward, saved=self._kept(chain, inputs))
+
+    def _kept(self, chain: Sequence[Record], inputs: Sequence[Data]) -> tuple[Data, ...]:
+        """Return what a chain keeps that works its inside out again: its inputs, and of the inside what others keep as well."""
+        savers, members = self.run.recorder.savers, {record.number for record in chain}
         own = [one for record in chain for one in record.saved]
-        kept = tuple(one for one in inputs if one.storage not in weights)
-        less = sum(_size(one) for one in kept) < sum(_size(one) for one in own)
-        return Traffic(forward=forward, backward=backward, saved=kept if less else tuple(own))
+        arriving = {one.storage for one in inputs}
+        whole = {one.storage: one for one in own}  # as large as it is, however often it is read
+        # What another has kept before is counted there.
+        quiet = self.run.recorder.quiet
+        uncounted = [one for one in inputs if one.storage not in quiet and savers.get(one.storage, [-1])[0] in (*members, -1)]
+        mine = [whole.get(one.storage, one) for one in uncounted]
+        shared = [one for one in own if one.storage not in arriving and any(user not in members for user in savers.get(one.storage, ()))]
+        less = sum(_size(one) for one in (*mine, *shared)) < sum(_size(one) for one in own)
+        return (*mine, *shared) if less else tuple(own)
 
 
 def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Record]]:

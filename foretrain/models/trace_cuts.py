@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +46,16 @@ class Cuts:
 def cut(module: Any, run: Run) -> Cuts:
     """Return how a module divides into blocks: at the children of its lists and sequences, where one tensor alone passes on."""
     total = len(run.recorder.records)
-    whole = Segment(root="", first=0, last=total, entering=None)
-    names = _candidates(module, run)
     live = _Live(run)
-    valid = {where: live.only(where) for where in sorted(names)}
-    places = [where for where, found in valid.items() if found is not None]
-    if len(places) < 2:
-        reason = "its blocks do not hand on one tensor each" if names else "it has no list or sequence of blocks, each run once"
+    names: dict[int, str] = {}
+    for names in _candidates(module, run):
+        valid = {where: live.only(where) for where in sorted(names)}
+        places = [where for where, found in valid.items() if found is not None or where == 0]
+        if len(places) > 1:
+            break
+    else:
+        whole = Segment(root="", first=0, last=total, entering=None)
+        reason = "its blocks do not hand on one tensor each" if names else "it has no blocks with weights that run one after another"
         return Cuts(prologue=None, layers=(whole,), epilogue=None, reason=reason)
     edges = [*places, total]
     segments = [Segment(root=names[a], first=a, last=b, entering=valid[a]) for a, b in zip(places, edges[1:], strict=True)]
@@ -61,26 +65,23 @@ def cut(module: Any, run: Run) -> Cuts:
     return Cuts(prologue=prologue, layers=layers, epilogue=segments[-1] if closed else None)
 
 
-def _candidates(module: Any, run: Run) -> dict[int, str]:
-    """Return where blocks begin and end, with the path of the block that begins there (empty: none does)."""
+def _candidates(module: Any, run: Run) -> Iterator[dict[int, str]]:
+    """Yield where blocks begin, with their paths, and where the last one ends (empty): the likeliest division first."""
     modules = dict(module.named_modules())
     times = Counter(call.path for call in run.recorder.calls)
-    parents = {path: modules.get(path.rpartition(".")[0]) for path in times if path}
-    once = [call for call in run.recorder.calls if times[call.path] == 1 and call.last > call.first]
-    children = [call for call in once if isinstance(parents.get(call.path), _CONTAINERS)]
-    # A block has two matrices at least; where there are none, a plain sequence is cut before each layer that has one.
-    blocks = [call for call in children if _matrices(modules[call.path]) > 1]
-    blocks = blocks or [call for call in children if _matrices(modules[call.path])]
-    if not blocks:
-        return {}
-    end = max(call.last for call in blocks)
-    found = {end: ""} if end < len(run.recorder.records) else {}
-    found.update({call.first: call.path for call in sorted(blocks, key=lambda call: call.path.count("."))})
-    return found
-
-
-def _matrices(module: Any) -> int:
-    return sum(1 for one in module.parameters() if one.dim() > 1)
+    once = [call for call in run.recorder.calls if call.path and times[call.path] == 1 and call.last > call.first]
+    listed = [call for call in once if isinstance(modules.get(call.path.rpartition(".")[0]), _CONTAINERS)]
+    matrices = {call.path: sum(1 for one in modules[call.path].parameters() if one.dim() > 1) for call in once}
+    # A block has two matrices at least; a plain sequence is cut before each layer that has one.
+    for blocks in (
+        [call for call in listed if matrices[call.path] > 1],
+        [call for call in once if matrices[call.path] > 1],
+        [call for call in listed if matrices[call.path]],
+    ):
+        end = max((call.last for call in blocks), default=0)
+        found = {end: ""} if 0 < end < len(run.recorder.records) else {}
+        found.update({call.first: call.path for call in sorted(blocks, key=lambda call: call.path.count("."))})
+        yield found
 
 
 class _Live:

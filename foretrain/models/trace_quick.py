@@ -48,6 +48,15 @@ def _batch_norm_backward(args: Sequence[Any]) -> Any:
     )  # fmt: skip
 
 
+def _layer_norm(args: Sequence[Any]) -> Any:
+    data, normal = args[0], args[1]
+    if not data.is_contiguous() or data.dtype not in (torch.float32, torch.float64):
+        return None
+    rows = (*data.shape[: data.dim() - len(normal)], *(1 for _ in normal))
+    kept = torch.empty(rows, dtype=data.dtype, device=data.device)
+    return torch.empty_like(data), kept, torch.empty_like(kept)
+
+
 def _layer_norm_backward(args: Sequence[Any]) -> Any:
     data, weight, bias, wanted = args[1], args[5], args[6], args[7]
     return (
@@ -60,5 +69,6 @@ def _layer_norm_backward(args: Sequence[Any]) -> Any:
 _QUICK: dict[str, Callable[[Sequence[Any]], Any]] = {
     "native_batch_norm": _batch_norm,
     "native_batch_norm_backward": _batch_norm_backward,
+    "native_layer_norm": _layer_norm,
     "native_layer_norm_backward": _layer_norm_backward,
 }

@@ -39,7 +39,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._by_sequence: dict[int, Record] = {}
         self._pending: list[Data] = []
         self._owner: Record | None = None
-        self._quiet: set[int] = set()
+        self.quiet: set[int] = set()
+        """Parameters and buffers, which nobody keeps for backward: they are there anyway."""
 
     @property
     def path(self) -> str:
@@ -49,7 +50,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     def ignore(self, tensor: Any) -> int:
         """Return the storage of a parameter or buffer, which is not counted as kept for backward."""
         storage = self.storage(tensor)
-        self._quiet.add(storage)
+        self.quiet.add(storage)
         return storage
 
     def storage(self, tensor: Any) -> int:
@@ -96,7 +97,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     def keep(self, record: Record, tensor: Any) -> None:
         """Note that a record keeps the memory under a tensor for backward."""
         storage = self.storage(tensor)
-        if storage in self._quiet:
+        if storage in self.quiet:
             return
         first = storage not in self.savers
         self.savers.setdefault(storage, []).append(record.number)
@@ -123,10 +124,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         if self.backward or tensor.device.type != "meta":
             return tensor
         storage = self.storage(tensor)
-        if storage in self._quiet:
+        if storage in self.quiet:
             return tensor
         last = self.records[-1] if self.records else None
-        wrote = last is not None and last.kind == "moves" and any(one.storage == storage for one in last.writes)
+        # What a module finds in its input was written by another: it is kept on the way into its first op.
+        here = last is not None and last.path == self.path
+        wrote = here and last is not None and last.kind == "moves" and any(one.storage == storage for one in last.writes)
         if last is not None and wrote:
             self.keep(last, tensor)
         else:
@@ -175,9 +178,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
 
     def _noted(self, func: Any, info: OpInfo, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         """Return the result of an op, recorded."""
-        if not info.empty:
-            tensors = list(_tensors(args, kwargs))
-            self.constants.follow(func, info, tensors, args, kwargs, result)
+        tensors = list(_tensors(args, kwargs))
+        self.constants.follow(func, info, tensors, args, kwargs, result)
+        if not info.silent:
             self._record(info, tensors, result, args)
         return result
 

@@ -30,6 +30,9 @@ VIEWS = frozenset({"_unsafe_view", "_reshape_alias", "lift_fresh", "detach", "al
 EMPTY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize", "set"})
 """Ops that reserve memory and touch none of it."""
 
+SAME = frozenset({"detach", "lift_fresh", "alias"})
+"""Views of the whole tensor, which torch takes at its own discretion."""
+
 READS = MappingProxyType({
     # Statistics first, then the values are normalised: the data is read twice, and backward once for the sums and once for the result.
     "native_batch_norm": 2, "_native_batch_norm_legit": 2, "_native_batch_norm_legit_functional": 2, "cudnn_batch_norm": 2,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from foretrain.models.trace_quick import quick
-from foretrain.models.trace_rules import EMPTY, VIEWS
+from foretrain.models.trace_rules import EMPTY, SAME, VIEWS
 
 META = torch.device("meta")
 LARGEST_CONSTANT = 65_536
@@ -26,14 +26,16 @@ class OpInfo:
     inplace: bool
     functional: bool
     factory: bool
-    empty: bool
+    silent: bool
+    """Whether it leaves no trace: it touches no memory, nor does its backward pass."""
     needs_data: bool
 
 
 class Shapes:
     """Results of ops by the shapes they are given. Plain tensors become shapes as soon as they meet one."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest_constant: int = LARGEST_CONSTANT) -> None:
+        self.largest_constant = largest_constant
         self._infos: dict[Any, OpInfo] = {}
         self._known: dict[Any, Any] = {}
         self._converted: dict[int, tuple[Any, Any]] = {}
@@ -64,7 +66,7 @@ class Shapes:
     def constant(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Return what an op makes of no tensor at all: with its values where it is small, else only its shape."""
         shape = func(*args, **{**kwargs, "device": META})
-        if kwargs.get("device") == META or shape.numel() > LARGEST_CONSTANT:
+        if kwargs.get("device") == META or shape.numel() > self.largest_constant:
             return shape
         return func(*args, **kwargs)
 
@@ -96,7 +98,7 @@ def _info(func: Any) -> OpInfo:
         inplace=inplace,
         functional=not writes and not view,
         factory=not any("Tensor" in str(one.type) for one in schema.arguments),
-        empty=name.rstrip("_") in EMPTY,
+        silent=name.rstrip("_") in EMPTY or name in SAME,
         needs_data=torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags,
     )
 

@@ -13,7 +13,7 @@ import torch
 from foretrain.errors import ModelError, UnknownNameError, nearest, shortened
 from foretrain.models.model import Model
 from foretrain.models.timm_name import TimmModel
-from foretrain.models.trace import from_module
+from foretrain.models.trace_module import trace_module
 
 _BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _DETECTION = {"nms": _BOXES, "qnms": _BOXES}
@@ -32,7 +32,7 @@ def build(spec: TimmModel) -> Model:
     _refuse_unknown(timm, spec.architecture)
     module, size = _module(timm, spec)
     example = torch.empty((2, int(module.default_cfg["input_size"][0]), size, size), device="meta")
-    model = from_module(module, example, name=spec.name or spec.architecture, item="image")
+    model = trace_module(module, example, loss=None, name=spec.name or spec.architecture, item="image")
     return replace(model, key=spec.key or spec.name, rebuild=partial(_resized, spec))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +40,12 @@ __all__ = ["FAMILIES", "Transformer", "build", "transformer_from_dimensions"]
 
 def build(spec: Transformer) -> Model:
     """Return the model that these dimensions define; its `rebuild` makes it again for other sequence lengths."""
-    return network.build(network_of(spec))
+    # A learned table of positions is as long as the sequence where nobody says otherwise, so the dimensions are read again.
+    return replace(network.build(network_of(spec)), rebuild=partial(_at_sequence, spec))
+
+
+def _at_sequence(spec: Transformer, seq_len: int) -> Model:
+    return build(replace(spec, seq_len=seq_len))
 
 
 def network_of(spec: Transformer) -> network.Network:

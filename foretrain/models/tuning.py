@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,15 @@ from foretrain.models.still import Still
 ALL_LINEAR = "all-linear"
 ENDS = ("embedding", "layers", "head")
 """Groups of blocks by place: those before the layers, the layers, those after them."""
+SIDES = ("encoder", "decoder")
+"""Groups of layers where an encoder stands beside a decoder."""
+ACROSS, MEMORY = "cross_kv", "cross.memory"
+"""The product that reads the encoder's outputs, and where they enter."""
+_MAKES = {
+    "cross_queries": (0,), "queries": (0,), "q_up": (0,), "cross_kv": (1, 2), "kv_up": (1, 2), "qkv.queries_values": (0, 2),
+    "qkv.keys": (1,),
+}  # fmt: skip
+"""Which of Q, K and V (0, 1, 2) a product makes, where it is not all of them."""
 
 Tune = Callable[[Block, str, Op], tuple[Op, ...]]
 """Gives an op of a block at a place as it is tuned: trained or not, with what is added beside it."""
@@ -33,22 +42,21 @@ def frozen(model: Model, names: Iterable[str]) -> Model:
         ModelError: for an unknown name, or where nothing would be left to train.
     """
     wanted = tuple(dict.fromkeys(names))
-    own = {block.name for block, _ in model.blocks()}
+    known = sorted({*(block.name for block, _ in model.blocks()), *ENDS, *_sides(model)})
     for name in wanted:
-        if name not in own and name not in ENDS:
-            known = sorted({*own, *ENDS})
+        if name not in known:
             raise ModelError(f"{model.name} has no block {name!r} to freeze; use one of {', '.join(known)}{nearest(name, known)}")
     tied = model.tied_parameters > 0 and bool({"embedding", "head"} & {*wanted})
 
     def tune(block: Block, place: str, op: Op) -> tuple[Op, ...]:
-        held = place in wanted or block.name in wanted or (tied and _is_table(place, op))
+        held = place in wanted or block.name in wanted or _side(block) in wanted or (tied and _is_table(place, op))
         return (_without_gradient(op) if held else op,)
 
-    tuned = _tuned(model, tune)
+    tuned = replace(_tuned(model, tune), tied_trained=model.tied_trained and not tied)
     if not tuned.trained_parameters:
         raise ModelError(f"freezing {', '.join(wanted)} leaves nothing of {model.name} to train; leave one of them out")
     return replace(
-        tuned, name=f"{model.name}, {' and '.join(wanted)} frozen", tied_trained=model.tied_trained and not tied,
+        tuned, name=f"{model.name}, {' and '.join(wanted)} frozen",
         rebuild=None if model.rebuild is None else partial(_frozen_again, model.rebuild, wanted),
     )  # fmt: skip
 
@@ -78,6 +86,15 @@ def with_lora(model: Model, rank: int, targets: Iterable[str]) -> Model:
         _tuned(model, tune), name=f"{model.name} with LoRA of rank {rank} on {', '.join(wanted)}", tied_trained=False,
         rebuild=None if model.rebuild is None else partial(_lora_again, model.rebuild, rank, wanted),
     )  # fmt: skip
+
+
+def _side(block: Block) -> str:
+    """Return the side of an encoder and decoder that a layer is on; empty where there are none."""
+    return next((side for side in SIDES if f"{side}_layer" in block.name), "")
+
+
+def _sides(model: Model) -> set[str]:
+    return {_side(block) for block, _ in model.layers} - {""}
 
 
 def _frozen_again(rebuild: Callable[[int], Model], names: tuple[str, ...], size: int) -> Model:
@@ -116,7 +133,7 @@ def _adapter(op: Linear, name: str, width: int, rank: int, number: int) -> Adapt
     label = op.name if name == op.name else f"{op.name}.{name}"
     return Adapter(
         name=f"{label}.lora", tokens=op.tokens, in_features=op.in_features, out_features=width, rank=rank, cut=op.cut,
-        saves_input=number == 0,
+        saves_input=number == 0, shared=op.shared,
     )  # fmt: skip
 
 
@@ -139,58 +156,78 @@ def _is_table(place: str, op: Op) -> bool:
 
 def _tuned(model: Model, tune: Tune) -> Model:
     """Return the model with every op tuned, and no gradient that nothing reads: before the first trained op all stands still."""
-    below = False
+    flow = start = _Flow(below=False, memory=False)
     done: dict[str, list[tuple[Block, int]]] = {place: [] for place in ENDS}
     groups = zip(ENDS, ([(block, 1) for block in model.prologue], model.layers, [(block, 1) for block in model.epilogue]), strict=True)
-    known: dict[tuple[int, bool], Block] = {}
+    known: dict[tuple[int, _Flow], Block] = {}
+    side = ""
     for place, blocks in groups:
         for block, count in blocks:
-            first = _tuned_block(block, place, tune, below=below, known=known)
-            after = below or any(op.trained and op.parameters for op in first.ops)
-            if after == below or count == 1:
+            if _side(block) == "decoder" and _side(block) != side:
+                # Its own rows begin anew: the encoder's trained weights reach it through its outputs only.
+                flow = _Flow(below=start.below, memory=flow.memory)
+            side = _side(block)
+            first = _tuned_block(block, place, tune, flow, known)
+            trains = any(op.trained and op.parameters for op in first.ops)
+            after = _Flow(below=flow.below or trains, memory=flow.memory or (trains and _side(block) != "decoder"))
+            if after == flow or count == 1:
                 done[place].append((first, count))
             else:
-                rest = _tuned_block(block, place, tune, below=after, known=known)
-                done[place] += [(first, 1), (rest, count - 1)]
-            below = after
+                done[place] += [(first, 1), (_tuned_block(block, place, tune, after, known), count - 1)]
+            flow = after
+        start = flow if place == "embedding" else start
     return replace(
         model, prologue=tuple(block for block, _ in done["embedding"]), layers=tuple(done["layers"]),
         epilogue=tuple(block for block, _ in done["head"]),
     )  # fmt: skip
 
 
-def _tuned_block(block: Block, place: str, tune: Tune, *, below: bool, known: dict[tuple[int, bool], Block]) -> Block:
-    key = (id(block), below)
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """Whether gradients still have a way to go: to something before (`below`), and through an encoder's outputs (`memory`)."""
+
+    below: bool
+    memory: bool
+
+
+def _tuned_block(block: Block, place: str, tune: Tune, flow: _Flow, known: dict[tuple[int, _Flow], Block]) -> Block:
+    key = (id(block), flow)
     if key not in known:
-        known[key] = _block(block, place, tune, below=below)
+        known[key] = _block(block, place, tune, flow)
     return known[key]
 
 
-def _block(block: Block, place: str, tune: Tune, *, below: bool) -> Block:
+def _block(block: Block, place: str, tune: Tune, flow: _Flow) -> Block:
     steps: list[Step] = []
-    reached: frozenset[int] | None = None
+    below = flow.below
+    reached: frozenset[int] = frozenset()
     for step in block.steps:
         if isinstance(step, Boundary):
-            steps.append(replace(step, gradient=below))
+            steps.append(replace(step, gradient=flow.memory if step.name == MEMORY else below))
             continue
         tuned = tune(block, place, step)
         trains = any(op.trained and op.parameters for op in tuned)
-        if isinstance(step, CoreAttention) and reached is not None:
-            tuned = (replace(step, gradients=reached),)
-        elif isinstance(step, Linear) and step.saves_output and not below:
-            reached = _reached(step, tuned)
-        steps += [_placed(op, below=below, needed=below or trains) for op in tuned]
-        below = below or trains
+        before = flow.memory if step.name == ACROSS else below
+        if isinstance(step, CoreAttention):
+            tuned = (replace(step, gradients=None if len(reached) == len(_ALL) else reached, trained=tuned[0].trained),)
+            reached = frozenset()
+        elif isinstance(step, Linear) and step.saves_output:
+            reached |= frozenset(_MAKES.get(step.name, _ALL)) if before else _reached(step, tuned)
+        steps += [_placed(op, below=before, needed=before or trains) for op in tuned]
+        below = below or trains or before
     return Block(name=block.name, steps=tuple(steps), input_elements=block.input_elements)
 
 
-def _reached(base: Linear, tuned: Sequence[Op]) -> frozenset[int] | None:
-    """Return which of Q, K and V a gradient has to reach where only adapters beside them train; None: all of them."""
-    names = [part for part, _ in base.parts]
+_ALL = (0, 1, 2)
+
+
+def _reached(base: Linear, tuned: Sequence[Op]) -> frozenset[int]:
+    """Return which of Q, K and V of a product get a gradient, where nothing before it is trained but itself or adapters beside it."""
+    makes = _MAKES.get(base.name, _ALL)
     adapted = {op.name for op in tuned if isinstance(op, Adapter)}
-    if not adapted or len(names) != 3 or f"{base.name}.lora" in adapted:
-        return None
-    return frozenset(number for number, name in enumerate(names) if f"{base.name}.{name}.lora" in adapted)
+    if tuned[0].trained or f"{base.name}.lora" in adapted or (adapted and len(base.parts) != len(makes)):
+        return frozenset(makes)
+    return frozenset(which for which, (name, _) in zip(makes, base.parts, strict=False) if f"{base.name}.{name}.lora" in adapted)
 
 
 def _placed(op: Op, *, below: bool, needed: bool) -> Op:

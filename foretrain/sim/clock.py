@@ -24,6 +24,10 @@ from foretrain.hardware.power import energy_scale
 HALVINGS = 24
 """Halvings of the range of clocks: to a ten-millionth of it."""
 LEAST_DUTY = 1e-3
+BESIDE = 0.5
+"""Share of the power above idle that transfers beside a pass may take from it: more would stop the pass for them."""
+ROUNDING = 1e-12
+"""What sums of watts may be off by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +52,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """Seconds on the device and joules above idle of a pass."""
+    """Seconds on the device and joules above idle of a pass: of the device itself, and of its links, which no clock changes."""
 
     seconds: float
     joules: float
+    link_j: float = 0.0
 
 
 def point_at(clocks: ClockCurve, hz: float, duty: float = 1.0) -> Point:
@@ -84,9 +89,13 @@ class Governor:
         """Time over which the controller averages."""
         return self.power.clocks.window_s if self.power.clocks else 0.0
 
-    def operation(self, draw: Callable[[Point], Draw]) -> Operation:
-        """Return how a pass is run of which `draw` tells what it takes at an operating point."""
-        share = self._share(draw(self.reference))
+    def operation(self, draw: Callable[[Point], Draw], beside_w: float = 0.0) -> Operation:
+        """Return how a pass is run of which `draw` tells what it takes at an operating point.
+
+        `beside_w` is what transfers draw that run beside it; at most half of what there is above idle is kept for them.
+        """
+        beside_w = min(beside_w, BESIDE * (self.cap_w - self.power.idle_w))
+        share = self._share(draw(self.reference), beside_w)
         clocks = self.power.clocks
         if clocks is None or (self.power.cap_w is None and self.power.clock_hz is None):
             return Operation(point=self.reference, share=share)
@@ -98,17 +107,18 @@ class Governor:
             return point_at(clocks, clocks.lowest_hz, max(level, LEAST_DUTY))
 
         def allowed(level: float) -> bool:
-            return self._watts(draw(point(level)), share) <= self.cap_w
+            return self._watts(draw(point(level)), share) + beside_w <= self.cap_w * (1.0 + ROUNDING)
 
         return Operation(point=point(_highest(allowed)), share=share)
 
-    def _share(self, reference: Draw) -> float:
+    def _share(self, reference: Draw, beside_w: float) -> float:
         if reference.joules <= 0.0:
             return 1.0
-        return min(1.0, (self.power.limit_w - self.power.idle_w) * reference.seconds / reference.joules)
+        left_w = self.power.limit_w - self.power.idle_w - beside_w
+        return max(0.0, min(1.0, (left_w * reference.seconds - reference.link_j) / reference.joules))
 
     def _watts(self, draw: Draw, share: float) -> float:
-        return self.power.idle_w + (share * draw.joules / draw.seconds if draw.seconds else 0.0)
+        return self.power.idle_w + ((share * draw.joules + draw.link_j) / draw.seconds if draw.seconds else 0.0)
 
 
 def _highest(allowed: Callable[[float], bool]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from foretrain.hardware.accelerator import Accelerator, ConvolutionCurve, ConvolutionRates
 from foretrain.models.ops import Convolution, Gemm, Kernel
+from foretrain.software.profile import Software
 
 WINOGRAD_KERNELS = (3, 5)
 """Kernels, along every dimension, for which cuDNN has Winograd's algorithm (release notes of cuDNN 5 and 6)."""
@@ -24,6 +25,7 @@ class Convolver:
     curve: ConvolutionCurve
     matrix: ConvolutionRates | None
     vector_flop_per_s: float
+    software: Software
     product_s: ProductTime
 
     def math_s(self, call: Convolution) -> float:
@@ -38,20 +40,20 @@ class Convolver:
             return direct if call.in_channels == call.groups else min(direct, self._product_s(call))
         return self._product_s(call)
 
-    def reordered_bytes(self, kernel: Kernel, *, channels_last: bool) -> float:
+    def reordered_bytes(self, kernel: Kernel) -> float:
         """Return the bytes that transposes before and after a pass move: matrix units take channels last, vector units first.
 
         Direct kernels take either.
         """
         call = kernel.convolution
-        if call is None or channels_last == (self.matrix is not None) or call.in_channels == call.groups > 1:
+        if call is None or self.software.channels_last == (self.matrix is not None) or call.in_channels == call.groups > 1:
             return 0.0
         return REORDER_PASSES * kernel.moved_bytes * call.maps / (call.maps + call.filters)
 
     def _product_s(self, call: Convolution) -> float:
         curve, rates = self.curve, self.matrix or self.curve.vector
         if self.matrix is None:
-            gain = curve.winograd if _winograd(call) else 1.0
+            gain = curve.winograd if self.software.winograd and _winograd(call) else 1.0
             return self.product_s(call.gemm, rates.depth_fill) / (_rate(rates, call) * gain)
         few = curve.few_channels if min(call.in_channels, call.out_channels) < curve.channel_multiple else 1.0
         return self.product_s(_padded(call, curve.channel_multiple).gemm, rates.depth_fill) / (_rate(rates, call) * few)
@@ -62,14 +64,15 @@ class Convolver:
         return rates.weight / rates.forward if call.direction == "weight" else 1.0
 
 
-def convolver(accelerator: Accelerator, dtype: str, product_s: ProductTime) -> Convolver | None:
+def convolver(accelerator: Accelerator, software: Software, dtype: str, product_s: ProductTime) -> Convolver | None:
     """Return what prices convolutions, None where the accelerator says nothing of them."""
     curve, peak = accelerator.convolution, accelerator.peak_flop_per_s
     if curve is None:
         return None
     # An accelerator without fp32 has no other rate to go by.
     vector = peak.get("fp32", peak[dtype])
-    return Convolver(curve=curve, matrix=None if dtype == "fp32" else curve.matrix, vector_flop_per_s=vector, product_s=product_s)
+    matrix = None if dtype == "fp32" else curve.matrix
+    return Convolver(curve=curve, matrix=matrix, vector_flop_per_s=vector, software=software, product_s=product_s)
 
 
 def _rate(rates: ConvolutionRates, call: Convolution) -> float:

@@ -72,7 +72,7 @@ class Pricer:
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
         self._known: dict[tuple[Gemm, float, bool], float] = {}
-        self._convolver = convolver(accelerator, dtype, self._implicit_s)
+        self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -193,7 +193,7 @@ class Pricer:
         """Return the bytes and launches of the transposes around a kernel."""
         if kernel.convolution is None or self._convolver is None:
             return 0.0, 0
-        moved = self._convolver.reordered_bytes(kernel, channels_last=self.software.channels_last)
+        moved = self._convolver.reordered_bytes(kernel)
         return moved, REORDERS if moved else 0
 
     def _math_s(self, kernel: Kernel) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 from simpy import Environment
 from simpy.events import NORMAL, Event
@@ -22,6 +23,9 @@ from foretrain.sim.observers import Recorder, Watcher
 from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, SEND, SEND_AND_WAIT, WAIT, Job, Repeat
 from foretrain.sim.rank import COALESCED, DONE, IDLE, LEGS, Rank
 from foretrain.sim.segment import Segment
+
+LOOK_EVERY = 48
+"""Segments of the pacing rank between looks at the state, at least one an iteration: a long one need not end before a match is seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,7 @@ class Engine:
         self.env = Environment()
         self.job = job
         self.offset = 0.0
-        self.instructions = 0
+        self.instructions = sum(_work(repeat) for program in job.programs for repeat in program.repeats)
         self.ops = ops
         self.recorder = recorder
         self.watcher = watcher
@@ -53,9 +57,11 @@ class Engine:
         self.messages = Messages(self)
         self.legs = Legs(self)
         self.groups = Groups(self)
-        most, pacer = max((_work(repeat), -rank.index) for rank in self.ranks for repeat in rank.program.repeats)
-        self.pacer = self.ranks[-pacer]
-        self.pacing_loops = {loop for loop, repeat in enumerate(self.pacer.program.repeats) if 2 * _work(repeat) >= most}
+        most = max(_work(_longest(rank)) for rank in self.ranks)
+        self.pacer = min((rank for rank in self.ranks if 2 * _work(_longest(rank)) >= most), key=_lead)
+        loops = enumerate(self.pacer.program.repeats)
+        self.marks = {(loop, pc) for loop, repeat in loops if 2 * _work(repeat) >= most for pc in _spread(repeat)}
+        """Where the pacing rank is when the watcher is asked to look: in a few segments of each iteration."""
 
     def play(self) -> Played:
         """Play to the end and return what was used.
@@ -136,13 +142,16 @@ class Engine:
     def advance(self, rank: Rank) -> None:  # noqa: C901 - the interpreter's dispatch: a call per case would cost a third of a play
         """Play instructions of a rank until it has to wait."""
         now = self.env._now
+        body, pc = rank.body, rank.pc
         while True:
-            if rank.pc == len(rank.body) and not self._next_body(rank):
-                return
-            opcode, operand = rank.body[rank.pc]
+            if pc == len(body):
+                if not self._next_body(rank):
+                    return
+                body, pc = rank.body, 0
+            opcode, operand = body[pc]
+            rank.pc = pc
             if opcode == COMPUTE:
-                rank.pc += 1
-                self.instructions += 1
+                rank.pc = pc + 1
                 self._compute(rank, operand, now)
                 return
             if opcode == RECEIVE:
@@ -151,8 +160,7 @@ class Engine:
             elif opcode == SEND:
                 self.messages.send(rank, operand, now)
             elif opcode == SEND_AND_WAIT:
-                rank.pc += 1
-                self.instructions += 1
+                rank.pc = pc + 1
                 self.messages.send_and_wait(rank, operand, now)
                 return
             elif opcode == WAIT:
@@ -162,8 +170,7 @@ class Engine:
                 self.groups.issue(rank, self.job.collectives[operand])
             else:
                 self._resize(rank, operand)
-            rank.pc += 1
-            self.instructions += 1
+            pc += 1
 
     def _next_body(self, rank: Rank) -> bool:
         rank.pc = 0
@@ -177,11 +184,11 @@ class Engine:
             if not rank.body:
                 rank.repeats_left = 0
         rank.repeats_left -= 1
-        if rank is self.pacer and self.watcher is not None and rank.loop in self.pacing_loops:
-            self.watcher.turn(self)
         return True
 
     def _compute(self, rank: Rank, segment: Segment, now: float) -> None:
+        if rank is self.pacer and self.watcher is not None and (rank.loop, rank.pc) in self.marks:
+            self.watcher.turn(self)
         peak = rank.activations + segment.peak_bytes
         if peak + rank.buffers > rank.peak:
             rank.peak, rank.peak_activations, rank.peak_buffers = peak + rank.buffers, peak, rank.buffers
@@ -211,6 +218,21 @@ class Engine:
 
 def _work(repeat: Repeat) -> int:
     return repeat.times * len(repeat.body)
+
+
+def _longest(rank: Rank) -> Repeat:
+    return max(rank.program.repeats, key=_work)
+
+
+def _spread(repeat: Repeat) -> list[int]:
+    """Return the places after the first segment of a body, and after every so many more."""
+    return [pc for pc, (opcode, _) in enumerate(repeat.body, 1) if opcode == COMPUTE][::LOOK_EVERY]
+
+
+def _lead(rank: Rank) -> int:
+    """Return the segments that a rank plays before its longest loop."""
+    before = takewhile(lambda repeat: repeat is not _longest(rank), rank.program.repeats)
+    return sum(repeat.times for repeat in before for opcode, _ in repeat.body if opcode == COMPUTE)
 
 
 def _run_without_collector(env: Environment) -> None:

@@ -45,6 +45,16 @@ class Exchange(ABC):
     def end(self) -> tuple[Instruction, ...]:
         """Return what comes after the last pass: remaining reductions, the optimizer, parameters gathered again."""
 
+    @property
+    @abstractmethod
+    def first_apart(self) -> bool:
+        """Whether the first forward pass of a chunk differs from the others."""
+
+    @property
+    @abstractmethod
+    def last_apart(self) -> bool:
+        """Whether the last backward pass of a chunk differs from the others."""
+
     @abstractmethod
     def _forward(self, chunk: int, *, first: bool) -> Instructions: ...
 
@@ -116,9 +126,19 @@ class Exchange(ABC):
 class Replicated(Exchange):
     """Every rank holds the parameters; gradients are reduced once a step, and the optimizer may be sharded (ZeRO-1)."""
 
+    @property
+    def first_apart(self) -> bool:
+        """Whether updated parameters are gathered behind the first forward passes."""
+        return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
+
+    @property
+    def last_apart(self) -> bool:
+        """Whether gradients are reduced behind the last backward passes."""
+        return self.context.placement.plan.dp > 1 and self.context.software.overlap.gradient_reduce
+
     def begin(self) -> tuple[Instruction, ...]:
         """Return the gathers of updated parameters that hide behind the first forward passes."""
-        if not self._gather_overlaps():
+        if not self.first_apart:
             return ()
         issued: Instructions = []
         for chunk in range(len(self.work.state.units)):
@@ -130,7 +150,7 @@ class Replicated(Exchange):
         return tuple(issued)
 
     def _forward(self, chunk: int, *, first: bool) -> Instructions:
-        if not (first and self._gather_overlaps()):
+        if not first:
             return list(self.work.forward(chunk))
         result: Instructions = []
         for start, stop, _ in self._buckets(chunk):
@@ -140,7 +160,7 @@ class Replicated(Exchange):
         return result
 
     def _backward(self, chunk: int, *, last: bool) -> Instructions:
-        if not (last and self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1):
+        if not last:
             return list(self.work.backward(chunk))
         result: Instructions = []
         for start, stop, parameters in reversed(self._buckets(chunk)):
@@ -162,9 +182,6 @@ class Replicated(Exchange):
             result += self._gather("parameters", self.work.state.trained) or ()
         return tuple(result)
 
-    def _gather_overlaps(self) -> bool:
-        return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
-
     def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:
         """Return (first unit, last unit, trained parameters) of each gradient bucket of a chunk, in forward order."""
         limit = self.context.software.overlap.gradient_bucket_bytes
@@ -183,6 +200,16 @@ class Replicated(Exchange):
 
 class FullySharded(Exchange):
     """Parameters are gathered unit by unit before each pass and freed after; gradients are reduced to shards as they come."""
+
+    @property
+    def first_apart(self) -> bool:
+        """No: every pass gathers."""
+        return False
+
+    @property
+    def last_apart(self) -> bool:
+        """Whether the step ends with waiting for the last reduction."""
+        return self.context.placement.plan.dp > 1
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return nothing: the first gather belongs to the first pass."""

@@ -71,7 +71,11 @@ class Legs:
                         self.split(rank)
 
     def _rate(self, rank: Rank, leg: Leg) -> float:
-        return 1.0 - self.engine.job.overlap_loss if rank.active and leg.transfer is None and HOST not in leg.class_s else 1.0
+        """Return the rate of a leg now; only what the device works is slowed down, not what it waits for the host."""
+        if not rank.active or leg.transfer is not None:
+            return 1.0
+        loss = self.engine.job.overlap_loss
+        return (1.0 - loss) / (1.0 - loss + loss * leg.working)
 
     def rerate(self, rank: Rank) -> None:
         """Change the rate of the leg under way: a background collective has started or ended."""
@@ -155,7 +159,8 @@ class Legs:
             add(rank.extra, TENSOR, rest)
             return
         for name, seconds in leg.class_s.items():
-            add(rank.extra, name, rest * seconds / leg.device_s)
+            if name != HOST:
+                add(rank.extra, name, rest * seconds / (leg.device_s * leg.working))
 
 
 def _remaining(cost: TransferCost, left_s: float) -> TransferCost:

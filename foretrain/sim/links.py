@@ -85,7 +85,7 @@ class Network:
 
     def start(self, cost: TransferCost, links: tuple[tuple[Link, float], ...]) -> Transfer:
         """Return a transfer that begins now; others on its links are re-timed if they no longer fit."""
-        now = self.env.now
+        now = self.env._now
         transfer = Transfer(cost, links, now)
         if cost.full_s <= 0.0:
             return transfer  # nothing but latency, which shares no link

@@ -18,10 +18,12 @@ from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Inst
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
 from foretrain.sim.segment import SegmentBook
 from foretrain.sim.stagework import StageWork
-from foretrain.sim.state import StageState, stage_state
+from foretrain.sim.state import StageState, stage_states
 from foretrain.software.profile import Software
 
 STREAMS = ("compute", "data parallel", "other groups")
+EXCHANGED_BYTES = 1e9
+"""A tensor large enough that its exchange runs at full rate; its latency is left out anyway."""
 QUEUE_DEPTH = 1024
 """Launches that the host can have in flight (the CUDA driver's launch queue)."""
 
@@ -53,7 +55,7 @@ class Context:
         self.book = SegmentBook()
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
-        self.states = tuple(stage_state(placement, self.numbers, stage) for stage in range(plan.pp))
+        self.states = stage_states(placement, self.numbers)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
@@ -66,7 +68,7 @@ class Context:
         self.work: dict[tuple[Span, int, int, int], StageWork] = {}
         self.slots = count()
         self.played: dict[tuple[object, ...], tuple[Instruction, ...]] = {}
-        """Passes of units already made, by what they are made of: stages that run the same layers share their segments."""
+        """Passes and optimizer steps already made, by what they are made of: stages that run the same layers share their segments."""
 
     def passes(self, span: Span) -> Passes:
         """Return the priced passes for tensor-parallel groups that lie like `span`."""
@@ -79,6 +81,23 @@ class Context:
     def cost(self, kind: str, size_bytes: float, span: Span) -> TransferCost:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
+
+    def message_j(self, chunk: int) -> float:
+        """Return the joules of the larger message that a pass of a model chunk sends; none where the pipeline has one stage."""
+        placement = self.placement
+        if placement.plan.pp == 1:
+            return 0.0
+        edges = range(max(1, chunk), min(chunk + 2, len(placement.chunk_layers)))
+        largest = max((placement.input_elements(edge) for edge in edges), default=0)
+        return boundary_bytes(self, largest) * placement.cluster.accelerator.power.link_j_per_byte
+
+    def exchange_w(self, stage: int) -> float:
+        """Return the watts of an accelerator's links while data-parallel ranks of a stage exchange at full rate."""
+        placement = self.placement
+        spans = (placement.shard_span(stage), placement.replica_span(stage)) if placement.plan.shards > 1 else (placement.data_span(stage),)
+        costs = (self.cost("reduce_scatter", EXCHANGED_BYTES, span) for span in spans)
+        rate = max((cost.wire_bytes / cost.full_s for cost in costs if cost.full_s), default=0.0)
+        return rate * placement.cluster.accelerator.power.link_j_per_byte
 
     def start(
         self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
@@ -114,17 +133,18 @@ def lower(placement: Placement, software: Software) -> Lowered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A simulated rank before it has a program."""
+    """A simulated rank before it has a program; `flows` counts the ranks on its node that it stands for."""
 
     stage: int
     replica: ReplicaClass
     tensor: int
+    flows: int
 
 
 def _members(placement: Placement) -> list[Member]:
     tensor = range(placement.plan.tp) if "tp" in placement.plan.unfold else range(1)
     return [
-        Member(stage=stage, replica=replica, tensor=t)
+        Member(stage=stage, replica=replica, tensor=t, flows=placement.flows(stage, replica, t))
         for replica in placement.classes
         for stage in range(placement.plan.pp)
         for t in tensor
@@ -160,17 +180,22 @@ def _message(
     """Return the cost of a micro-batch's boundary tensor, `elements` a sample, from a member's stage to another of its replica."""
     placement, replica = context.placement, member.replica.replica
     crosses = placement.domain(member.stage, replica) != placement.domain(to_stage, replica)
-    flows = placement.flows(member.stage, member.replica, member.tensor)
-    if (crosses, flows, elements) not in known:
-        known[crosses, flows, elements] = _boundary_cost(context, member, elements, crosses=crosses, flows=flows)
-    return known[crosses, flows, elements]
+    if (crosses, member.flows, elements) not in known:
+        known[crosses, member.flows, elements] = _boundary_cost(context, member, elements, crosses=crosses)
+    return known[crosses, member.flows, elements]
 
 
-def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: bool, flows: int) -> TransferCost:
+def boundary_bytes(context: Context, elements: int) -> float:
+    """Return the bytes that one rank sends of a tensor of so many elements per sample between two stages."""
+    plan = context.placement.plan
+    size = elements * plan.micro_batch * context.numbers.element_bytes
+    return size / (plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1)
+
+
+def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: bool) -> TransferCost:
     placement, plan = context.placement, context.placement.plan
     size = elements * plan.micro_batch * context.numbers.element_bytes
-    cut = plan.tp if plan.sequence_parallel or context.software.scatter_gather else 1
-    cost = send(size / cut, placement.cluster, crosses=crosses, flows=flows)
+    cost = send(boundary_bytes(context, elements), placement.cluster, crosses=crosses, flows=member.flows)
     if not context.software.scatter_gather or plan.sequence_parallel or plan.tp == 1:
         return cost
     gather = context.cost("all_gather", size, placement.tensor_span(member.stage, member.replica.replica))
@@ -193,7 +218,7 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
         replica=member.replica.replica,
         multiplicity=member.replica.multiplicity * (1 if "tp" in plan.unfold else plan.tp),
         node=placement.node(member.stage, member.replica.replica, member.tensor),
-        flows=placement.flows(member.stage, member.replica, member.tensor),
+        flows=member.flows,
         label=_label(plan.pp, placement, member),
         repeats=(begin, *passes, Repeat(exchange.end(), 1)),
     )

@@ -29,7 +29,7 @@ class Recorder(Protocol):
 
 
 class Watcher(Protocol):
-    """Looks at the engine whenever the pacing rank begins its body again; `foretrain.sim.steady` jumps periods so."""
+    """Looks at the engine whenever the pacing rank comes to certain places of its body; `foretrain.sim.steady` jumps periods so."""
 
     def turn(self, engine: Engine) -> None:
         """Look, and jump if the state has been here before."""

@@ -26,12 +26,15 @@ def optimizer_kernel(state: StageState, numbers: Numbers, recipe: Recipe, softwa
     per_parameter = update * (1.0 if fused else UNFUSED_PASSES) + gradient
     unscale = gradient + 4.0 if recipe.precision == "fp16" else 0.0
     clear = state.gradient_bytes
-    tensors = sum(1 for chunk in state.units for unit in chunk for op in unit.block.ops if op.parameters and op.trained)
     return Kernel(
         name="optimizer",
         kind=KernelKind.STREAM,
         flop=0.0,
         model_flop=0.0,
         moved_bytes=state.updated * (per_parameter + unscale) + clear,
-        launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * tensors,
+        launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * _tensors(state),
     )
+
+
+def _tensors(state: StageState) -> int:
+    return sum(1 for chunk in state.units for unit in chunk for op in unit.block.ops if op.parameters and op.trained)

@@ -19,8 +19,12 @@ from foretrain.sim.recipe import Recipe
 from foretrain.sim.segment import Segment
 from foretrain.sim.simulate import simulate
 from foretrain.software.profile import Software
+from foretrain.units import parse
 
 DIRECTIONS = ("forward", "backward")
+MEGAHERTZ = parse("1 MHz", "Hz")
+ALIKE = 1e-6
+"""Share of the energy by which two points must differ to be two: clocks above what the power limit leaves all run alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,22 +65,23 @@ class StagePoint:
 
 
 def clock_steps(accelerator: Accelerator, count: int, lowest_share: float = 0.5) -> tuple[float, ...]:
-    """Return `count` clocks from the highest down to `lowest_share` of it, evenly spaced.
+    """Return `count` clocks from the highest down to `lowest_share` of it, evenly spaced and in whole megahertz.
 
     Raises:
         UsageError: where the profile of the accelerator has no clocks.
     """
     clocks = _clocks(accelerator)
     low = max(clocks.lowest_hz, lowest_share * clocks.highest_hz)
-    return tuple(clocks.highest_hz - (clocks.highest_hz - low) * step / (count - 1) for step in range(count))
+    step_hz = (clocks.highest_hz - low) / (count - 1)
+    return tuple(MEGAHERTZ * round((clocks.highest_hz - step_hz * step) / MEGAHERTZ) for step in range(count))
 
 
 def cap_steps(accelerator: Accelerator, count: int, lowest_share: float = 0.4) -> tuple[float, ...]:
-    """Return `count` caps from the power limit down to `lowest_share` of the way from idle, evenly spaced; raises as `clock_steps`."""
+    """Return `count` caps in whole watts from the power limit down to `lowest_share` of the way from idle; raises as `clock_steps`."""
     _clocks(accelerator)
     power = accelerator.power
     low = power.idle_w + lowest_share * (power.limit_w - power.idle_w)
-    return tuple(power.limit_w - (power.limit_w - low) * step / (count - 1) for step in range(count))
+    return tuple(float(round(power.limit_w - (power.limit_w - low) * step / (count - 1))) for step in range(count))
 
 
 def operated_steps(
@@ -93,10 +98,10 @@ def operated_steps(
 
 
 def frontier(points: Sequence[Operated]) -> list[Operated]:
-    """Return the points that no other beats in both time and energy, the fastest first."""
+    """Return the points that no other beats in both time and energy, the fastest first; of points that are alike, one."""
     best: list[Operated] = []
     for point in sorted(points, key=lambda each: (each.step_s, each.energy_j)):
-        if not best or point.energy_j < best[-1].energy_j:
+        if not best or point.energy_j < best[-1].energy_j * (1.0 - ALIKE):
             best.append(point)
     return best
 
@@ -119,7 +124,7 @@ def stage_csv(points: Iterable[StagePoint]) -> str:
     **Source:** ml-energy/zeus, `zeus.optimizer.pipeline_frequency` (Chung et al., Perseus, SOSP 2024).
     """
     lines = ["stage,instruction,frequency,time,energy"]
-    lines += [f"{p.stage},{p.instruction},{p.clock_hz / 1e6:.0f},{p.time_s:.9g},{p.energy_j:.9g}" for p in points]
+    lines += [f"{p.stage},{p.instruction},{p.clock_hz / MEGAHERTZ:.7g},{p.time_s:.9g},{p.energy_j:.9g}" for p in points]
     return "\n".join(lines) + "\n"
 
 

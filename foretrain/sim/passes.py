@@ -173,7 +173,7 @@ class Passes:
         size = step.elements * self.layout.micro_batch * self.layout.element_bytes
         name = f"{step.name} {'backward' if backward else 'forward'}"
         if step.kind == "exchange":
-            return self.comm_leg(name, "all_to_all", size, over=self.data)
+            return () if backward and not step.gradient else self.comm_leg(name, "all_to_all", size, over=self.data)
         if self.layout.tp == 1 or (backward and not step.gradient):
             return ()
         if step.kind == "loss":

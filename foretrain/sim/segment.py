@@ -40,6 +40,11 @@ class Leg:
     transfer: TransferCost | None = None
     hidden_s: float = 0.0
 
+    @property
+    def working(self) -> float:
+        """The share of D in which the device works rather than waits for the host."""
+        return 1.0 - self.class_s.get(HOST, 0.0) / self.device_s if self.device_s > 0.0 else 0.0
+
 
 @dataclass(slots=True, eq=False)
 class Segment:
@@ -126,10 +131,11 @@ class SegmentBook:
         self, name: str, legs: tuple[Leg, ...], ops: tuple[Leg, ...], *,
         peak_bytes: float = 0.0, delta_bytes: float = 0.0, clock_hz: float = 0.0,
     ) -> Segment:  # fmt: skip
-        """Return a new numbered segment of `legs` (merged) and `ops` (the same, kernel by kernel)."""
+        """Return a new numbered segment of `legs` (merged here as far as they can be) and `ops` (the same, kernel by kernel)."""
+        legs = merged(legs, name)
         whole = joined(legs, name)
         segment = Segment(
-            name=name, index=len(self.segments), legs=merged(legs, name), ops=ops, device_s=whole.device_s, lead_s=whole.lead_s,
+            name=name, index=len(self.segments), legs=legs, ops=ops, device_s=whole.device_s, lead_s=whole.lead_s,
             launch_s=whole.launch_s, class_s=whole.class_s, joules=whole.joules, flop=whole.flop, hidden_s=whole.hidden_s,
             peak_bytes=peak_bytes, delta_bytes=delta_bytes, clock_hz=clock_hz,
             on_port=any(leg.transfer.port_bytes_per_s > 0.0 for leg in legs if leg.transfer is not None),

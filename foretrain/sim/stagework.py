@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.optimizer import optimizer_kernel
@@ -18,6 +20,9 @@ from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context
+
+Parts = Sequence[tuple[Leg, ...]]
+"""Legs of one segment, block by block."""
 
 
 class StageWork:
@@ -43,6 +48,13 @@ class StageWork:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
         kernel = optimizer_kernel(self.state, context.numbers, context.placement.recipe, context.software)
+        key = (id(self.passes), kernel)
+        if key not in context.played:
+            context.played[key] = (Instruction(COMPUTE, self._step(kernel)),)
+        return context.played[key]
+
+    def _step(self, kernel: Kernel) -> Segment:
+        context = self.context
         operation = context.governor.operation(lambda point: drawn((self.passes.at(point).compute_leg(kernel),)))
         leg = self.passes.at(operation.point).compute_leg(kernel)
         leg = Leg(
@@ -50,28 +62,37 @@ class StageWork:
             class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
         )  # fmt: skip
         step = self.passes.host_leg("step overhead", context.software.host.step_s)
-        return (Instruction(COMPUTE, self._segment("optimizer", (leg, step), operation)),)
+        return self._segment("optimizer", ((leg, step),), operation)
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
         units = self.state.units[chunk][first:last]
-        made_of = tuple((id(unit.block), unit.layer) for unit in units)
         apart = (self.stage, self.replica, id(self)) if self.unfold_tensor else None
-        operation, passes = self._operation(direction, chunk)
-        key = (id(passes), operation.share, direction, chunk, first == 0, made_of, apart)
+        operation, passes = self._operation(direction, chunk, apart=last is not None)
+        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), apart)
         known = self.context.played
         if key not in known:
             known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
         return known[key]
 
-    def _operation(self, direction: str, chunk: int) -> tuple[Operation, Passes]:
-        """Return how the passes of a chunk in one direction are run; short ones are averaged with those of the other direction."""
+    def _operation(self, direction: str, chunk: int, *, apart: bool) -> tuple[Operation, Passes]:
+        """Return how the passes of a chunk in one direction are run; averaged with the other where the controller's window holds both.
+
+        Passes that are played unit by unit (`apart`) have the data-parallel exchange beside them.
+        """
         units = self.state.units[chunk]
-        known, key = self.context.operations, (id(self.passes), direction, tuple((id(unit.block), unit.layer) for unit in units))
+        message_j = self.context.message_j(chunk * self.context.placement.plan.pp + self.stage)
+        beside_w = self.context.exchange_w(self.stage) if apart else 0.0
+        known = self.context.operations
+        key = (id(self.passes), direction, message_j, beside_w, _made_of(units))
         if key not in known:
             governor = self.context.governor
-            alone = _draw(self.passes, direction, units).seconds >= governor.window_s
-            directions = (direction,) if alone else ("forward", "backward")
-            operation = governor.operation(lambda point: _total(_draw(self.passes.at(point), one, units) for one in directions))
+            both = ("forward", "backward")
+            together = sum(_draw(self.passes, one, units).seconds for one in both) < governor.window_s
+            directions = both if together else (direction,)
+            operation = governor.operation(
+                lambda point: _total((_draw(self.passes.at(point), one, units) for one in directions), len(directions) * message_j),
+                beside_w,
+            )
             known[key] = operation, self._passes_at(operation)
         return known[key]
 
@@ -87,31 +108,31 @@ class StageWork:
     ) -> tuple[Instruction, ...]:
         name = f"{direction} {chunk}" if len(self.state.units) > 1 else direction
         passes = _passes(priced, direction, units)
-        legs = [leg for each in passes for leg in each.legs]
+        parts = [each.legs for each in passes]
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens:
-            legs.append(self.passes.host_leg("schedule", overhead))
+            parts.append((self.passes.host_leg("schedule", overhead),))
         saved = sum(each.saved_bytes for each in passes)
         peak = saved if direction == "forward" else _backward_peak(passes)
         delta = saved if direction == "forward" else -saved
-        return self._instructions(name, tuple(legs), operation, peak, delta)
+        return self._instructions(name, parts, operation, peak, delta)
 
-    def _instructions(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
+    def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.unfold_tensor or self.context.placement.plan.tp == 1:
-            return (Instruction(COMPUTE, self._segment(name, legs, operation, peak=peak, delta=delta)),)
-        return self._apart(name, legs, operation, peak, delta)
+            return (Instruction(COMPUTE, self._segment(name, parts, operation, peak=peak, delta=delta)),)
+        return self._apart(name, parts, operation, peak, delta)
 
-    def _apart(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
+    def _apart(self, name: str, legs: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         """Return a segment with its tensor-parallel collectives as instructions of their own, for members that are simulated apart."""
         context = self.context
         tp = context.placement.plan.tp
         result: list[Instruction] = []
-        parts = merged(legs, name)
+        parts = merged(chain.from_iterable(legs), name)
         for number, leg in enumerate(parts):
             first, final = number == 0, number == len(parts) - 1
             played = leg if leg.transfer is None else self._issue(leg, leg.transfer)
             memory = {"peak": peak if first else 0.0, "delta": delta if final else 0.0}
-            result.append(Instruction(COMPUTE, self._segment(leg.name, (played,), operation, **memory)))
+            result.append(Instruction(COMPUTE, self._segment(leg.name, ((played,),), operation, **memory)))
             if leg.transfer is not None and leg.transfer.total_s:
                 group = -1 - (self.replica * context.placement.plan.pp + self.stage)
                 result += context.start(leg.name, TENSOR, leg.transfer, group=group, members=tp, stream=2)
@@ -125,18 +146,28 @@ class StageWork:
             name=leg.name, device_s=0.0, lead_s=leg.launch_s, launch_s=leg.launch_s, class_s={}, joules=joules, hidden_s=leg.hidden_s
         )
 
-    def _segment(self, name: str, legs: tuple[Leg, ...], operation: Operation, peak: float = 0.0, delta: float = 0.0) -> Segment:
-        held = tuple(_within_limit(leg, operation.share) for leg in legs) if operation.share < 1.0 else legs
-        return self.context.book.add(name, held, held, peak_bytes=peak, delta_bytes=delta, clock_hz=operation.point.hz)
+    def _segment(self, name: str, parts: Parts, operation: Operation, peak: float = 0.0, delta: float = 0.0) -> Segment:
+        """Return a segment of parts, each of which is held to the power limit and merged once, however often it comes."""
+        held = {id(part): _within_limit(part, operation.share) for part in parts}
+        joint = {key: merged(part, name) for key, part in held.items()}
+        legs = tuple(chain.from_iterable(joint[id(part)] for part in parts))
+        ops = tuple(chain.from_iterable(held[id(part)] for part in parts))
+        return self.context.book.add(name, legs, ops, peak_bytes=peak, delta_bytes=delta, clock_hz=operation.point.hz)
+
+
+def _made_of(units: tuple[Unit, ...]) -> tuple[tuple[int, bool], ...]:
+    return tuple([(id(unit.block), unit.layer) for unit in units])
 
 
 def drawn(legs: Iterable[Leg]) -> Draw:
     """Return the seconds and joules of legs."""
-    seconds = joules = 0.0
+    seconds = joules = link_j = 0.0
     for leg in legs:
+        links = leg.joules.get("links", 0.0)
         seconds += leg.device_s
-        joules += sum(leg.joules.values())
-    return Draw(seconds=seconds, joules=joules)
+        joules += sum(leg.joules.values()) - links
+        link_j += links
+    return Draw(seconds=seconds, joules=joules, link_j=link_j)
 
 
 def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[BlockPass]:
@@ -147,23 +178,33 @@ def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[Blo
 
 def _draw(priced: Passes, direction: str, units: tuple[Unit, ...]) -> Draw:
     """Return what the pass of some units takes; equal units are reckoned once."""
-    distinct = {id(each): each for each in _passes(priced, direction, units)}
-    times = Counter(id(each) for each in _passes(priced, direction, units))
+    passes = _passes(priced, direction, units)
+    distinct = {id(each): each for each in passes}
+    times = Counter(map(id, passes))
     draws = {key: drawn(each.legs) for key, each in distinct.items()}
     return Draw(
         seconds=sum(count * draws[key].seconds for key, count in times.items()),
         joules=sum(count * draws[key].joules for key, count in times.items()),
+        link_j=sum(count * draws[key].link_j for key, count in times.items()),
     )
 
 
-def _total(draws: Iterable[Draw]) -> Draw:
+def _total(draws: Iterable[Draw], messages_j: float) -> Draw:
+    """Return several passes and their messages to other stages as one."""
     each = tuple(draws)
-    return Draw(seconds=sum(draw.seconds for draw in each), joules=sum(draw.joules for draw in each))
+    return Draw(
+        seconds=sum(draw.seconds for draw in each), joules=sum(draw.joules for draw in each),
+        link_j=sum(draw.link_j for draw in each) + messages_j,
+    )  # fmt: skip
 
 
-def _within_limit(leg: Leg, share: float) -> Leg:
-    """Return a leg with its dynamic energy, links apart, scaled to what the power limit lets it draw."""
-    return replace(leg, joules={part: joules if part == "links" else joules * share for part, joules in leg.joules.items()})
+def _within_limit(legs: tuple[Leg, ...], share: float) -> tuple[Leg, ...]:
+    """Return legs with their dynamic energy, links apart, scaled to what the power limit lets them draw."""
+    if share >= 1.0:
+        return legs
+    return tuple(
+        replace(leg, joules={part: joules if part == "links" else joules * share for part, joules in leg.joules.items()}) for leg in legs
+    )
 
 
 def _backward_peak(passes: list[BlockPass]) -> float:

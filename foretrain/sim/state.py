@@ -43,20 +43,25 @@ def block_parameters(block: Block, tp: int) -> float:
     return sum(op.parameters_per_rank(tp) for op in block.ops if not op.sharded)
 
 
-def sharded_bytes(block: Block, ranks: int) -> float:
-    """Return the bytes that each of `ranks` data-parallel ranks holds of parameters that are spread over them, in fp32."""
-    return sum(op.parameters for op in block.ops if op.sharded) * FP32_BYTES / ranks
-
-
 def trained_parameters(block: Block, tp: int) -> float:
     """Return those of them that are not frozen."""
     return sum(op.parameters_per_rank(tp) for op in block.ops if op.trained and not op.sharded)
 
 
-def stage_state(placement: Placement, numbers: Numbers, stage: int) -> StageState:
-    """Return the units and the resident bytes of one rank of `stage`."""
+def sharded_bytes(block: Block, ranks: int) -> float:
+    """Return the bytes that each of `ranks` data-parallel ranks holds of parameters that are spread over them, in fp32."""
+    return sum(op.parameters for op in block.ops if op.sharded) * FP32_BYTES / ranks
+
+
+def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
+    """Return the units and the resident bytes of one rank of every stage."""
+    layers = {id(block): _unit(block, placement.plan.tp, layer=True) for block, _ in placement.model.layers}
+    return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
+
+
+def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(chunk_units(placement, stage, chunk) for chunk in range(plan.vpp))
+    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(plan.vpp))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
@@ -79,11 +84,11 @@ def _frozen_bytes(numbers: Numbers) -> float:
     return numbers.state.parameter_bytes or numbers.element_bytes
 
 
-def chunk_units(placement: Placement, stage: int, chunk: int) -> tuple[Unit, ...]:
+def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
     index = chunk * plan.pp + stage
-    units = [_unit(block, plan.tp, layer=True) for block in placement.chunk_layers[index]]
+    units = [layers[id(block)] for block in placement.chunk_layers[index]]
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:

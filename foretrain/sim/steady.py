@@ -1,9 +1,9 @@
 """The steady-state jump: when the engine's state comes back, whole periods are skipped, exactly.
 
-A pipeline without chance is a max-plus linear system, so after a transient its state repeats up to a shift in time. Each time the
-pacing rank begins its body again, the state relative to now is compared with earlier ones: positions exactly, times to rounding.
-When one matches, every rank is in the same repeated body as then and has played the same number of iterations since; the jump
-takes as many of these periods off all ranks as all of them have left, and adds what one period used, times their number.
+A pipeline without chance is a max-plus linear system, so after a transient its state repeats up to a shift in time. At some places
+of the body that the pacing rank repeats, the state relative to now is compared with earlier ones: positions exactly, times to
+rounding. When one matches, every rank is in the same repeated body as then and has played the same number of iterations since; the
+jump takes as many of these periods off all ranks as all of them have left, and adds what one period used, times their number.
 
 **Source:** Baccelli, Cohen, Olsder, Quadrat, Synchronization and Linearity (1992), theorem 3.109 (cyclicity of max-plus powers).
 """
@@ -25,7 +25,7 @@ AGREE = 1e-10
 """Two relative times are the same when they differ by less than this share of the period."""
 SETTLE = 1e-11
 """Share of the clock that a look waits, so that events which rounding spreads over an instant are all behind it."""
-REMEMBERED = 6
+REMEMBERED = 24
 """Earlier states that a new one is compared with; a period can span several iterations."""
 PATIENCE = 400
 """Looks without a match after which the search is given up."""
@@ -85,15 +85,26 @@ class SteadyState:
         played = [before - after for before, after in zip(earlier.left, state.left, strict=True)]
         if min(played) < 1:
             return
-        periods = min(rank.repeats_left // step for rank, step in zip(engine.ranks, played, strict=True))
+        periods = min((rank.repeats_left + _goes_on(rank)) // step for rank, step in zip(engine.ranks, played, strict=True))
         if periods < 1:
             return
         for rank, step, before in zip(engine.ranks, played, earlier.totals, strict=True):
+            engine.instructions -= periods * step * len(rank.body)
             rank.repeats_left -= periods * step
+            if rank.repeats_left < 0:
+                rank.loop += 1
+                rank.body, rank.repeats_left = rank.program.repeats[rank.loop].body, 0
             _advance(rank, before, periods)
         engine.offset += periods * (state.now - earlier.now)
         self.jumped += periods
         self.past.clear()
+
+
+def _goes_on(rank: Rank) -> bool:
+    """Tell whether a rank, after its loop, plays once more what it has played of the body; a jump may land there."""
+    following = rank.program.repeats[rank.loop + 1 : rank.loop + 2]
+    here = slice(rank.pc + 1)
+    return any(repeat.times == 1 and repeat.body[here] == rank.body[here] for repeat in following)
 
 
 def _state(engine: Engine, now: float) -> State | None:

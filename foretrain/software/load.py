@@ -79,6 +79,7 @@ def _software(path: Path) -> Software:
         context_bytes=file.context_bytes,
         fragmentation=file.fragmentation,
         channels_last=file.channels_last,
+        winograd=file.winograd,
         wide=frozenset(file.wide),
         assumed=assumed(tree.data, file),
     )

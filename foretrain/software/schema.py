@@ -62,6 +62,7 @@ class SoftwareFile(ProfileFile):
     context_bytes: Number
     fragmentation: Number
     channels_last: bool = False
+    winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]
 
     @model_validator(mode="after")

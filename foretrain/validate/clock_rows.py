@@ -44,24 +44,32 @@ class Sweeps:
             ForetrainError: where the row cannot be simulated.
         """
         job = self._job(row)
-        top = self._top(row)
+        top = self._top(row, job)
         here, there = self._predicted(job, row), self._predicted(job, top)
         scaled = [_needed(top, name) / at_top * value for name, value, at_top in zip(QUANTITIES, here, there, strict=True)]
         return (scaled[0], scaled[1]), (*job.assumed, f"scaled to what was measured at {text(top, 'sm_clock_MHz')} MHz")
 
     def _predicted(self, job: Sweep, row: Row) -> tuple[float, float]:
-        stages = {stage for other in self._alike(row) for stage in _stages(other)}
-        last = _stages(row) == [max(stages)] and len(stages) > 1
-        point = job.point(last=last, instruction=text(row, "instruction"), clock_hz=_clock_hz(row))
+        point = job.point(self._place(row), text(row, "instruction"), _clock_hz(row))
         return point.time_s, point.energy_j
+
+    def _place(self, row: Row) -> str:
+        """Return where in the pipeline the stages of a row lie; the last stage has the head of the model, the first its embedding."""
+        stages = {stage for other in self._alike(row) for stage in _stages(other)}
+        mine = _stages(row)
+        if len(stages) > 1 and mine in ([min(stages)], [max(stages)]):
+            return "last" if mine == [max(stages)] else "first"
+        return "middle"
 
     def _job(self, row: Row) -> Sweep:
         key = (text(row, "model"), text(row, "accelerator"))
         if key not in self._known:
             alike = self._alike(row)
             stages = 1 + max(stage for other in alike for stage in _stages(other))
+            drawn_w = max(_needed(other, "energy_j") / _needed(other, "time_s") for other in alike)
             try:
-                self._known[key] = sweep(*key, stages, sorted({_clock_hz(other) for other in alike}))
+                clocks_hz = sorted({_clock_hz(other) for other in alike})
+                self._known[key] = sweep(*key, stages, clocks_hz, precision=text(row, "precision"), drawn_w=drawn_w)
             except ForetrainError as error:
                 self._known[key] = error
         found = self._known[key]
@@ -72,9 +80,10 @@ class Sweeps:
     def _alike(self, row: Row) -> list[Row]:
         return [other for other in self.rows if all(text(other, name) == text(row, name) for name in ("model", "accelerator"))]
 
-    def _top(self, row: Row) -> Row:
+    def _top(self, row: Row, job: Sweep) -> Row:
+        """Return the row of the highest clock that the profile can run, of the same stages and instruction."""
         same = [other for other in self._alike(row) if all(text(other, name) == text(row, name) for name in ("stage", "instruction"))]
-        return max(same, key=_clock_hz)
+        return max((other for other in same if job.runs_at(_clock_hz(other))), key=_clock_hz, default=row)
 
 
 def _outcomes(index: int, line: Line, sweeps: Sweeps) -> Iterator[Outcome]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 
 from foretrain.errors import ProfileError
 from foretrain.hardware.cluster import Cluster
+from foretrain.hardware.load import list_nodes, load_node
 from foretrain.hardware.node import Node
 from foretrain.validate.cells import Row, needed, text, whole
+from foretrain.validate.chips import accelerator_named
 from foretrain.validate.links import Link, parse_link, says_nothing
 
 LoadCluster = Callable[[str], Cluster]
@@ -42,7 +44,7 @@ CHIPS = (
     Chip(r"A100.*40\s*Gi?B", _A100_40),
     Chip(r"A100.*80\s*Gi?B", _A100_80),
     Chip(r"A100", _A100_80, note="80 GB taken for the A100's memory"),
-    Chip(r"V100.*SXM3|DGX-2", ("dgx-1v-32gb",), note="DGX-2 taken as DGX-1 with 32 GB and a switch"),
+    Chip(r"V100.*SXM3|DGX-2", ("dgx-2",)),
     Chip(r"V100.*32\s*Gi?B", ("dgx-1v-32gb", "jean-zay-v100")),
     Chip(r"V100", ("dgx-1v-16gb", "jean-zay-v100")),
     Chip(r"TPU\s*v4", ("tpu-v4-host",)),
@@ -52,6 +54,7 @@ CHIPS = (
 """In order of priority: the first whose words occur decides."""
 
 _NOT_SXM = re.compile(r"PCIe|\bNVL\b|PCI-E", re.IGNORECASE)
+_MODULE = re.compile(r"MI250", re.IGNORECASE)
 _FIRST_80GB = "2020-11"
 """The A100 with 80 GB was announced in November 2020."""
 
@@ -89,14 +92,25 @@ def chip_of(words: str, date: str = "") -> Chip:
     """Return the chip that `words` name.
 
     Raises:
-        ProfileError: where the library holds none; lists what it holds.
+        ProfileError: where the library holds none, or counts it otherwise than published runs do.
     """
     chip = next((chip for chip in CHIPS if re.search(chip.pattern, words, re.IGNORECASE)), None)
     if chip is None or _NOT_SXM.search(words):
-        raise ProfileError(f"accelerator {words!r} is not in this release's library (V100, A100, H100, H200, B200 SXM; TPU v4, v5e, v5p)")
+        return _any_chip(words)
     if chip.pattern == "A100" and "" < date < _FIRST_80GB:
         return Chip(r"A100", _A100_40, note="40 GB taken for the A100's memory: 80 GB came later")
     return chip
+
+
+def _any_chip(words: str) -> Chip:
+    """Return a chip that no entry of `CHIPS` is about: what the library calls so, in the nodes that carry it, a maker's own first."""
+    if _MODULE.search(words):
+        raise ProfileError(f"accelerator {words!r} is a module of two dies, and the source does not say which it counts")
+    accelerator, notes = accelerator_named(words)
+    nodes = [name for name in list_nodes() if load_node(name).accelerator.key == accelerator.key]
+    if not nodes:
+        raise ProfileError(f"no node of the library carries {accelerator.name}")
+    return Chip(re.escape(words), tuple(sorted(nodes, key=lambda name: not _plain(name))), note=", ".join(notes))
 
 
 def is_tpu(row: Row) -> bool:
@@ -117,7 +131,7 @@ def _node_name(chip: Chip, link: Link, load: LoadCluster) -> str:
 
 
 def _plain(name: str) -> bool:
-    return not name.startswith(("aws-", "azure-", "jean-zay-"))
+    return not name.startswith(("aws-", "azure-", "gcp-", "gce-", "lambda-", "jean-zay-"))
 
 
 def _gap(name: str, link: Link, load: LoadCluster) -> float:

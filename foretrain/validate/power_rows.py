@@ -85,6 +85,6 @@ def _blank(index: int, row: Row) -> Outcome:
     name = "|".join(text(row, column) for column in ("version", "submitter", "system", "benchmark"))
     return Outcome(
         row=index, id=name, quantity=QUANTITIES[0], measured=None, predicted=None, fits=None, assumed=(), reason="",
-        source=text(row, "submitter"), accelerator=text(row, "accelerator").removeprefix("NVIDIA "), framework=text(row, "benchmark"), layout="",
-        subset="core", complete=True, config_key=name,
+        source=text(row, "submitter"), accelerator=text(row, "accelerator").removeprefix("NVIDIA "), framework=text(row, "benchmark"),
+        layout="", subset="core", complete=True, config_key=name,
     )  # fmt: skip

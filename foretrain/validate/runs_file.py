@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from foretrain.errors import UsageError, shortened
+from foretrain.yamlfile import read_at_most
 
 LLM_COLUMNS = frozenset({
     "id", "source", "source_key", "date", "model", "arch_family", "n_layers", "hidden", "ffn_hidden", "n_heads", "n_kv_heads", "vocab",
@@ -61,6 +62,7 @@ KINDS = {
 """Kinds of file that are understood, by the columns each must have."""
 
 BUNDLED = "llm_runs.csv"
+LARGEST_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ def _runs(name: str, content: str) -> RunsFile:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_at_most(path, LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file in UTF-8 (byte {error.start}); give a CSV file") from error
     except OSError as error:

@@ -102,7 +102,7 @@ cache: {{value: -5 MB, source: mine}}
     assert len(caught.value.faults) == 6
     assert f"{path}:5: memory.capacity: '80 GB/s' is in B/s, but this field is in B" in faults
     assert f"{path}:6: memory.bandwith: unknown key; did you mean 'bandwidth'?" in faults
-    assert f"{path}:7: memory.efficiency: '1.5' is out of range; give above 0 to 1.2" in faults
+    assert f"{path}:7: memory.efficiency: '1.5' is out of range; give 0.001 to 1.2" in faults
     assert f"{path}:9: power.limit: a number needs its source; write {{value: 500 W, source: KEY}}" in faults
     assert "source 'mein' is not in the table `sources`; did you mean 'mine'" in faults
     assert "cache: '-5 MB' is negative" in faults
@@ -116,6 +116,7 @@ def test_an_empty_profile_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         load_accelerator(path)
     assert any("kernel_floor: is missing; give it in s, with its source" in fault for fault in caught.value.faults)
+    assert any("kernel_floor" in fault and "times of all kernels need it" in fault for fault in caught.value.faults)
     assert any(fault.startswith(f"{path}: ") for fault in caught.value.faults)
 
 

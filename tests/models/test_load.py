@@ -97,13 +97,6 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path / "none.yaml"))
 
 
-def test_a_hugging_face_config_is_refused_with_the_way_out(write: Writer) -> None:
-    """The message says what to write instead."""
-    path = write(json.dumps({"model_type": "llama", "hidden_size": 4096}), "config.json")
-    with pytest.raises(ProfileError, match=r"Hugging Face configuration.*\n.*base: llama3-8b"):
-        load_model(path)
-
-
 def test_an_impossible_length_is_a_model_error() -> None:
     """The file is right; the request is not."""
     with pytest.raises(ModelError, match="seq_len -1"):

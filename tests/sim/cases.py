@@ -23,7 +23,7 @@ from foretrain.software.load import load_software
 from foretrain.software.profile import Software
 from tests.sim.hand import GPIPE, INTERLEAVED, ONE_F_ONE_B
 
-SOFTWARE = ("megatron-lm", "megatron-lm-2021", "pytorch-eager", "torchtitan")
+SOFTWARE = ("megatron-lm", "megatron-lm-2021", "pytorch-eager", "pytorch-fsdp", "torchtitan")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.fabric import Protocol
-from foretrain.hardware.load import load_cluster
+from foretrain.hardware.load import list_nodes, load_cluster
 from foretrain.sim.algorithms.base import PASSES, wire_share
 from foretrain.sim.collectives import choice, collective, options, send
 from foretrain.sim.placement import Span
@@ -235,6 +235,50 @@ def test_a_slower_tier_never_speeds_a_collective(name: str, kind: str, domains: 
     machine = MACHINES[name]
     together = collective(kind, size, inside(8), machine).total_s
     assert together <= collective(kind, size, across(machine, domains, 8 // domains), machine).total_s * (1 + 1e-9)
+
+
+NODES = sorted({*list_nodes()})
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    st.sampled_from(NODES), st.sampled_from([kind for kind in KINDS if kind != "all_to_all"]), st.sampled_from([2, 4, 8]),
+    st.floats(0.01, 1.0), st.floats(1.0, 10.0), SIZES,
+)  # fmt: skip
+def test_a_ring_over_a_slower_tier_is_never_quicker(
+    name: str, kind: str, domains: int, narrower: float, later: float, size: float
+) -> None:  # fmt: skip
+    """Any node of the library with a switch: its ranks spread over domains that links of no more bandwidth and no less latency join."""
+    machine = load_cluster(f"{name}:64")
+    own, ranks = machine.node.scale_up, min(machine.node.scale_up.domain, 8)
+    if ranks % domains or ranks < 2 or own.topology != "switch":
+        return
+    link = replace(
+        own, topology="fat-tree", domain=10**9, base_latency_s=later * own.base_latency_s, step_latency_s=later * own.step_latency_s
+    )  # fmt: skip
+    share = narrower * own.bandwidth_bytes_per_s * ranks / domains
+    spread = Span(ranks=ranks, domains=domains, per_domain=ranks // domains, network_bytes_per_s=share)
+    wire = wire_share(kind, ranks) * size
+    (near_s, near), (far_s, far) = (
+        by_name(kind, inside(ranks), machine)["ring"], by_name(kind, spread, replace(machine, scale_out=link))["ring"],
+    )  # fmt: skip
+    assert near_s + wire / near <= (far_s + wire / far) * (1 + 1e-9)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(st.sampled_from(NODES), st.sampled_from(KINDS), SPANS, SIZES, st.floats(min_value=1.0, max_value=100.0))
+def test_with_a_fixed_algorithm_more_bytes_never_take_less(
+    name: str, kind: str, lie: tuple[int, int], size: float, more: float
+) -> None:  # fmt: skip
+    """Each algorithm and protocol of every node by itself, and so the least of them."""
+    machine = load_cluster(f"{name}:64")
+    span = span_of(machine, *lie)
+    if span is None:
+        return
+    wire = wire_share(kind, span.ranks)
+    for option in options(kind, span, machine.node.scale_up, machine.scale_out, machine.node.accelerators, 1.0):
+        times = [option.latency_s + wire * bytes_ / option.bytes_per_s for bytes_ in (size, size * more)]
+        assert 0.0 < times[0] <= times[1]
 
 
 @pytest.mark.parametrize("name", LIBRARY)

@@ -58,6 +58,7 @@ def test_winograd_multiplies_less_on_vector_units() -> None:
     for kernel in ((3, 3), (5, 5)):
         conv = replace(CONV, kernel=kernel)
         assert seconds(conv, "fp32") == pytest.approx([each / 2 for each in seconds(conv, "fp32", plain)])
+        assert seconds(conv, "fp32", winograd=False) == pytest.approx(seconds(conv, "fp32", plain))
     volumes = replace(CONV, in_size=(4, 4, 4), out_size=(4, 4, 4), kernel=(3, 3, 3), stride=(1, 1, 1))
     others = [{"kernel": (1, 7)}, {"kernel": (7, 7)}, {"out_size": (4, 4), "stride": (2, 2)}, {"in_channels": 4}, {"groups": 2}]
     for conv in (volumes, *(replace(CONV, **change) for change in others)):  # type: ignore[arg-type]

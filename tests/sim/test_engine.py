@@ -10,7 +10,7 @@ from foretrain.sim.breakdown import rank_breakdown
 from foretrain.sim.engine import Engine, Played
 from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, RESIZE, SEND, SEND_AND_WAIT, WAIT, ChannelSpec, CollectiveSpec, Job, Repeat
 from foretrain.sim.recorder import TimelineRecorder
-from foretrain.sim.segment import DATA, MEMORY, TENSOR, Leg, SegmentBook
+from foretrain.sim.segment import DATA, HOST, MEMORY, TENSOR, Leg, SegmentBook
 from tests.sim.jobs import job, kernels, once, program, transfer
 
 NOW = (0.0, 0.0)
@@ -115,6 +115,18 @@ def test_compute_beside_a_collective_loses_its_share() -> None:
         played = Engine(made, ops=ops).play()
         assert played.step_s == 5.0
         assert seconds_of(played, made) == pytest.approx({"math": 5.0})
+
+
+def test_waiting_for_the_host_loses_nothing_to_a_collective() -> None:
+    """4 s of work at half rate and 2 s of waiting for the host, played as one leg or as two: 10 s, and 10 more of the reduction."""
+    book = SegmentBook()
+    legs = (*kernels((4.0, 0.0)), *kernels((2.0, 0.0), kind=HOST))
+    work = book.add("work", legs, legs)
+    made = job([program(0, once((ISSUE, 0), (COMPUTE, work), (WAIT, 0)))], book, collectives=[reduction(20.0)], overlap_loss=0.5)
+    for ops in (False, True):
+        played = Engine(made, ops=ops).play()
+        assert played.step_s == 20.0
+        assert seconds_of(played, made) == pytest.approx({"math": 8.0, "host": 2.0, "data_parallel": 10.0})
 
 
 def test_a_collective_that_begins_in_the_middle_of_a_segment_slows_only_the_rest() -> None:

@@ -87,6 +87,16 @@ def test_a_long_pipeline_is_jumped(schedule: Schedule, chunks: int, message_s: f
     assert_same(full, jumped, job)
 
 
+def test_a_long_iteration_is_played_three_times_at_most() -> None:
+    """Interleaved iterations are 96 passes long; the match is seen within one, and the jump lands in the tail that begins like one."""
+    pipeline = Pipeline(INTERLEAVED, stages=16, microbatches=16 * 40, chunks=3)
+    pipeline.message = transfer(0.1, network=1.0)
+    job = pipeline.job([(1.0, 2.0)] * 48)
+    full, jumped, _ = both(job)
+    assert jumped.instructions <= 3 * full.instructions / 40
+    assert_same(full, jumped, job)
+
+
 @pytest.mark.parametrize("microbatches", [100, 1000])
 def test_memory_that_grows_with_the_micro_batches_is_jumped_with_them(microbatches: int) -> None:
     """GPipe holds every micro-batch at its peak, whether it was played or jumped."""

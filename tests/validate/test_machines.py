@@ -98,9 +98,24 @@ def test_an_a100_of_early_2020_has_forty_gigabytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["Gaudi2-96GB", "MI250-128GB (4 per node)", "TPU v6e (Trillium)", "A100-PCIe-40GB", "H100 NVL", "GH200", ""]
+    ("words", "accelerator", "node"),
+    [
+        ("Gaudi2-96GB", "gaudi2", "gaudi2-8"),
+        ("TPU v6e (Trillium)", "tpu-v6e", "tpu-v6e-host"),
+        ("V100-32GB-SXM3 (DGX-2)", "v100-sxm3-32gb", "dgx-2"),
+        ("A100-PCIe-40GB", "a100-pcie-40gb", "pcie-8x-a100-40gb"),
+        ("H100 NVL", "h100-nvl-94gb", "pcie-8x-h100-nvl"),
+        ("MI300X", "mi300x", "mi300x-8"),
+    ],
 )
+def test_any_accelerator_of_the_library_is_found_by_its_name(words: str, accelerator: str, node: str) -> None:
+    """In a node that its maker or a builder sells, where there is one."""
+    cluster, _ = cluster_of(row(words, "", total=8), load)
+    assert (cluster.accelerator.key, chip_of(words).nodes[0]) == (accelerator, node)
+
+
+@pytest.mark.parametrize("words", ["WSE-2", "A100 NVL", "", "MI250-128GB (4 per node)"])
 def test_what_the_library_lacks_is_refused(words: str) -> None:
-    """Rather than taken for its neighbour."""
-    with pytest.raises(ProfileError, match="not in this release's library"):
+    """Rather than taken for its neighbour; a module of two dies is not one accelerator."""
+    with pytest.raises(ProfileError, match=r"no accelerator of the library|module of two dies"):
         chip_of(words)

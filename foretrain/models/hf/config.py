@@ -9,10 +9,11 @@ from typing import Any
 
 from foretrain.errors import ModelError, nearest, shortened
 from foretrain.models import network
-from foretrain.models.hf.fields import LARGEST, Fields
+from foretrain.models.hf.fields import Fields
 from foretrain.models.hf.registry import READERS
 from foretrain.models.model import Model
 
+MOST_FURTHER = 16
 WRAPPERS = ("text_config", "llm_config", "language_config")
 """Where a model of several media keeps its language model."""
 OTHER_NAMES = MappingProxyType({"gemma3n_text": "gemma3_text"})
@@ -22,7 +23,8 @@ OTHER_NAMES = MappingProxyType({"gemma3n_text": "gemma3_text"})
 class Config:
     """The fields of a config.json, under the names they have there. `size` is a sample's (None: what the configuration says).
 
-    `masked` is the share of its tokens that a masked language model predicts, all by default, as transformers computes them.
+    `masked` is the share of its tokens that a masked language model predicts, all by default, as transformers computes them; `further`
+    counts modules that predict one token further each (`num_nextn_predict_layers`), none by default, as transformers builds them.
 
     Raises:
         ModelError: naming every field that cannot be.
@@ -33,6 +35,7 @@ class Config:
     config: Mapping[str, Any] = field(hash=False)
     size: int | None = None
     masked: float = 1.0
+    further: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -59,12 +62,17 @@ def network_of(spec: Config) -> network.Network:
     fields = Fields(data, model_type)
     found = READERS[model_type](fields)
     fields.checked()
-    if spec.size is not None and not 1 <= spec.size <= LARGEST:
-        raise ModelError(f"seq_len {spec.size:,} is out of range; give a whole number from 1 to {LARGEST:,}")
+    if spec.further and not fields.has("num_nextn_predict_layers"):
+        raise ModelError(f"further={spec.further}, but a {model_type} without num_nextn_predict_layers has no such modules; leave it 0")
+    if not 0 <= spec.further <= MOST_FURTHER:
+        raise ModelError(f"further={spec.further} is out of range; give a whole number from 0 to {MOST_FURTHER}")
     kept = [note for note in fields.notes if spec.size is None or not note.startswith("sequences of")]
     head = replace(found.head, share=spec.masked)
     name = spec.name or _name(spec.config, model_type)
-    return replace(found, name=name, key=spec.key, head=head, size=spec.size or found.size, assumed=(*notes, *kept))
+    kept = [note for note in kept if not spec.further or not note.startswith("num_nextn_predict_layers")]
+    return replace(
+        found, name=name, key=spec.key, head=head, size=spec.size or found.size, further=spec.further, assumed=(*notes, *kept)
+    )
 
 
 def _language(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:

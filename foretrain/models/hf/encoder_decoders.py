@@ -72,9 +72,10 @@ def read_bart(f: Fields) -> Network:
     source = TokenInput(
         vocab=vocab, width=hidden, positions=0 if marian else positions + 2, norm=None if marian else Norm(), dropout=dropout
     )
-    target = replace(source, shared=True)
-    if marian and not f.flag("share_encoder_decoder_embeddings"):
-        target = replace(source, vocab=f.maybe("decoder_vocab_size") or vocab)
+    tied, one = f.flag("tie_word_embeddings"), not marian or f.flag("share_encoder_decoder_embeddings")
+    target = replace(source, shared=tied and one)
+    if not one:
+        target = replace(target, vocab=f.maybe("decoder_vocab_size") or vocab)
     encoder, decoder = _bart_layer(f, hidden, "encoder"), _bart_layer(f, hidden, "decoder")
     across = replace(decoder.attention, parts=("q_proj", "k_proj", "v_proj"))
     decoder = replace(decoder, attention=replace(decoder.attention, causal=True), cross=across)
@@ -82,7 +83,8 @@ def read_bart(f: Fields) -> Network:
     return Network(
         name="", key="", hidden=hidden, size=min(positions, LONGEST), source=source, layers=((encoder, f.needed("encoder_layers")),),
         decoder=Decoder(source=target, layers=((decoder, f.needed("decoder_layers")),)),
-        head=Head(outputs=target.vocab, tied=f.flag("tie_word_embeddings")),
+        # Untied, the classes keep a table for each side, and the one that they no longer share.
+        head=Head(outputs=target.vocab, tied=tied, spare=vocab * hidden if one and not tied else 0),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from foretrain.models.ends import Dense, Head, PatchInput, TokenInput
-from foretrain.models.hf.fields import Fields
+from foretrain.models.hf.fields import MOST_LAYERS, Fields
 from foretrain.models.hf.words import ACTIVATIONS, head_dims, sequence
 from foretrain.models.network import Network, runs
 from foretrain.models.parts import Attention, Layer, Mlp, Norm
@@ -43,7 +43,7 @@ def read_bert(f: Fields) -> Network:
     sizes = bert_sizes(f)
     hidden, vocab, tied = sizes.hidden, f.needed("vocab_size"), f.flag("tie_word_embeddings")
     source = _source(f, hidden)
-    masked = masked_head(vocab, Dense(width=hidden, activation=sizes.activation, norm=NORM), tied=tied)
+    masked = _spared(masked_head(vocab, Dense(width=hidden, activation=sizes.activation, norm=NORM), tied=tied))
     pair = replace(_classifier(f, hidden, 2), outputs=2)
     default = "ForPreTraining" if f.model_type == "bert" else "ForMaskedLM"
     heads = {"ForMaskedLM": masked, "ForSequenceClassification": _classifier(f, hidden, None)}
@@ -88,8 +88,12 @@ def read_albert(f: Fields) -> Network:
     groups, inner = f.size("num_hidden_groups"), f.size("inner_group_num")
     if groups > sizes.layers:
         f.fault(f"num_hidden_groups {groups} exceeds the {sizes.layers} layers that share them")
+    if inner * sizes.layers > MOST_LAYERS:
+        f.fault(f"inner_group_num {inner} makes more than {MOST_LAYERS:,} layers")
+        inner = 1
     source = _source(f, narrow, "bias")
-    masked = masked_head(vocab, Dense(width=narrow, activation=sizes.activation, norm=NORM), tied=f.flag("tie_word_embeddings"))
+    tied = f.flag("tie_word_embeddings")
+    masked = _spared(masked_head(vocab, Dense(width=narrow, activation=sizes.activation, norm=NORM), tied=tied))
     pair = _classifier(f, hidden, None)
     heads = {"ForPreTraining": replace(masked, beside=pair), "ForMaskedLM": masked, "ForSequenceClassification": pair}
     network = _network(f, sizes, source, choose(f, heads, "ForPreTraining"))
@@ -156,6 +160,11 @@ def choose(f: Fields, heads: dict[str, Head], default: str) -> Head:
 def masked_head(vocab: int, dense: Dense, *, tied: bool) -> Head:
     """Return the prediction of tokens after one dense product; the logits have a bias."""
     return Head(outputs=vocab, dense=(dense,), bias=True, tied=tied)
+
+
+def _spared(head: Head) -> Head:
+    """Return the head with the second bias that BERT's and its descendants' classes hold where the logits' table is not tied."""
+    return head if head.tied else replace(head, spare=head.outputs)
 
 
 def _classifier(f: Fields, hidden: int, classes: int | None, activation: str = "tanh") -> Head:

@@ -64,6 +64,8 @@ def read_deepseek(f: Fields) -> Network:
 def _latent(f: Fields) -> Attention:
     heads, rope, nope = f.needed("num_attention_heads"), f.size("qk_rope_head_dim"), f.count("qk_nope_head_dim")
     bias = f.flag("attention_bias")
+    if f.has("num_key_value_heads") and f.size("num_key_value_heads") != heads:
+        f.fault(f"num_key_value_heads is not num_attention_heads, {heads}: latent attention makes keys for each head")
     latent = Latent(query_rank=f.maybe("q_lora_rank"), key_rank=f.size("kv_lora_rank"), rope_dim=rope)
     return Attention(
         heads=heads, kv_heads=heads, head_dim=nope + rope, value_dim=f.size("v_head_dim"), dropout=f.share("attention_dropout") > 0,
@@ -91,6 +93,6 @@ def _experts(f: Fields, width: int, count: str) -> Experts:
 
 def _skip_prediction(f: Fields) -> None:
     if f.has("num_nextn_predict_layers") and f.count("num_nextn_predict_layers"):
-        f.note("num_nextn_predict_layers: modules that predict further tokens are left out, as transformers leaves them out")
+        f.note("num_nextn_predict_layers: left out, as transformers leaves out what predicts further tokens (`further: 1` in a profile)")
 
 

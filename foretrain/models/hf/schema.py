@@ -15,6 +15,7 @@ class ConfigFile(ArchitectureFile):
 
     seq_len: Size | None = None
     masked: float = Field(default=1.0, gt=0, le=1)
+    further: int = Field(default=0, ge=0, strict=True)
     config: dict[str, Any]
 
     def spec(self, key: str) -> Config:
@@ -23,4 +24,4 @@ class ConfigFile(ArchitectureFile):
         Raises:
             ModelError: where its fields do not go together.
         """
-        return Config(name=self.name, key=key, config=self.config, size=self.seq_len, masked=self.masked)
+        return Config(name=self.name, key=key, config=self.config, size=self.seq_len, masked=self.masked, further=self.further)

@@ -19,7 +19,7 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     }
 )  # fmt: skip
 """What each activation of transformers costs as: the kernel's traffic depends on no more."""
-GATED: Mapping[str, str] = MappingProxyType({"gelu": "geglu", "silu": "swiglu", "relu": "reglu"})
+GATED: Mapping[str, str] = MappingProxyType({"gelu": "geglu", "silu": "swiglu", "relu": "gated_relu"})
 FULL, SLIDING = "full_attention", "sliding_attention"
 LONGEST = 8192
 """Tokens of a sequence where nobody says: what long-context models are trained with before they are stretched."""

@@ -64,13 +64,9 @@ def _at_sequence(spec: DeepSpeech2, seq_len: int) -> Model:
 def _layer(spec: DeepSpeech2, steps: int, inputs: int, *, first: bool) -> Block:
     norm = () if first else (_norm(steps * inputs, inputs),)
     cells = Recurrent(name=spec.cell, cell=spec.cell, steps=steps, in_features=inputs, hidden=spec.hidden, directions=2)
-    both = Streaming(
-        name="sum", elements=steps * spec.hidden, split="none", pattern="", fused=RESIDUAL_ADD, unfused=RESIDUAL_ADD
-    )
+    both = Streaming(name="sum", elements=steps * spec.hidden, split="none", pattern="", fused=RESIDUAL_ADD, unfused=RESIDUAL_ADD)
     return Block(name="recurrent", steps=(*norm, cells, both), input_elements=steps * inputs)
 
 
 def _norm(elements: int, width: int) -> Streaming:
-    return Streaming(
-        name="norm", elements=elements, split="none", pattern="", fused=BATCH_NORM, unfused=BATCH_NORM, parameters=2 * width
-    )
+    return Streaming(name="norm", elements=elements, split="none", pattern="", fused=BATCH_NORM, unfused=BATCH_NORM, parameters=2 * width)

@@ -99,6 +99,4 @@ def _lstm(spec: Gnmt, name: str, inputs: int, directions: int) -> Recurrent:
 
 
 def _dropout(name: str, elements: int) -> Streaming:
-    return Streaming(
-        name=f"{name}.dropout", elements=elements, split="none", pattern="", fused=DROPOUT, unfused=DROPOUT, mask_bytes=1.0
-    )
+    return Streaming(name=f"{name}.dropout", elements=elements, split="none", pattern="", fused=DROPOUT, unfused=DROPOUT, mask_bytes=1.0)

@@ -48,9 +48,7 @@ def build(spec: RetinaNet) -> Model:
 def _stage(tape: Tape, spec: RetinaNet, stage: int) -> tuple[list[Block], Tensor]:
     """Return the blocks of a stage, and the tensor that it ends in."""
     tape.trained = stage + 1 >= spec.frozen
-    like = ResNet(
-        name="", layers=spec.layers, bottleneck=True, image_size=1, classes=1, groups=spec.groups, group_width=spec.group_width
-    )
+    like = ResNet(name="", layers=spec.layers, bottleneck=True, image_size=1, classes=1, groups=spec.groups, group_width=spec.group_width)
     blocks = []
     for number in range(spec.layers[stage]):
         residual_block(tape, like, 64 * 2**stage, 2 if stage and not number else 1, changes=not number)

@@ -38,9 +38,7 @@ def build(spec: ShuffleNet2) -> Model:
     tape = image_tape(spec)
     stem = tape.unit(24, 3, stride=2, name="conv1").max_pool(3, 2, 1).close("stem")
     *widths, last = spec.widths
-    layers = [
-        _block(tape, width, shrink=not number) for count, width in zip(spec.layers, widths, strict=True) for number in range(count)
-    ]
+    layers = [_block(tape, width, shrink=not number) for count, width in zip(spec.layers, widths, strict=True) for number in range(count)]
     tape.unit(last, 1, name="conv5").mean()
     return image_model(spec, build, stem, layers, tape.linear(spec.classes).loss().close("head"))
 
