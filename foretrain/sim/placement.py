@@ -13,6 +13,7 @@ from itertools import pairwise
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
+from foretrain.sim.cut import closest, cut, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 
@@ -155,18 +156,8 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     _check_sharding(plan)
     _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
-    layers = _cut(model, plan)
+    layers = cut(model, plan)
     return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
-
-
-def divisors(number: int) -> list[int]:
-    """Return all divisors in rising order."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-
-
-def closest(wanted: int, options: list[int], count: int = 4) -> str:
-    """Return the options nearest to what was asked, in rising order, for a message."""
-    return ", ".join(str(option) for option in sorted(sorted(options, key=lambda option: abs(option - wanted))[:count]))
 
 
 def _check_size(cluster: Cluster, plan: Plan) -> None:
@@ -252,37 +243,6 @@ def _microbatches(plan: Plan, recipe: Recipe) -> int:
             f"use {f'{low} or ' if low else ''}{low + samples}"
         )
     return recipe.global_batch // samples
-
-
-def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
-    """Cut the layers evenly; where only layers + 2 divide, the embedding and the head each count as one layer.
-
-    The second form is DeepSpeed's `type:transformer|embedding` partition, which BLOOM-176B (70 layers, 12 stages) trained with.
-    """
-    layers = [block for block, count in model.layers for _ in range(count)]
-    chunks = plan.pp * plan.vpp
-    if len(layers) % chunks == 0:
-        size = len(layers) // chunks
-        return tuple(tuple(layers[i * size : (i + 1) * size]) for i in range(chunks))
-    size = (len(layers) + 2) // chunks
-    if (len(layers) + 2) % chunks == 0 and size > 1:
-        edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
-        return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
-    if chunks > len(layers) and "pipeline" in model.uncut:
-        raise PlanError(f"pp={plan.pp} × vpp={plan.vpp}, but {model.name} is one unit: {model.uncut['pipeline']}; use pp=1 with more dp")
-    raise PlanError(
-        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
-    )
-
-
-def _other_cuts(plan: Plan, layers: int) -> str:
-    """Return the degrees that would cut the layers: pp at this vpp, else vpp at this pp."""
-    stages = [d // plan.vpp for d in divisors(layers) if d % plan.vpp == 0]
-    if stages:
-        return f"pp of {closest(plan.pp, stages)}"
-    if plan.pp in divisors(layers):
-        return f"vpp of {closest(plan.vpp, divisors(layers // plan.pp))}"
-    return f"pp of {closest(plan.pp, divisors(layers))} with vpp=1"
 
 
 def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
