@@ -15,6 +15,7 @@ from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.seats import Line, Seat
 
 LARGEST_UNFOLDED = 2**15
 """Ranks that are played one by one at most: about a minute."""
@@ -71,11 +72,29 @@ class Placement:
     plan: Plan
     recipe: Recipe
     chunk_layers: tuple[tuple[Block, ...], ...]
-    """Blocks of each model chunk; chunk `c` of stage `s` is entry `c * pp + s`."""
+    """Blocks of each part of the model, in its order; `part` says which one a chunk of a stage is."""
     microbatches: int
     classes: tuple[ReplicaClass, ...]
     strides: Mapping[str, int]
     """Ranks between neighbours along tp, dp and pp."""
+    lines: tuple[Line, ...]
+    """The seats of those parts, a line for each copy of the model in a pipeline."""
+    seats: Mapping[Seat, int]
+    """Which part each seat holds."""
+
+    def part(self, stage: int, chunk: int) -> int:
+        """Return which part of the model a chunk of a stage is."""
+        return self.seats[Seat(stage, chunk)]
+
+    @property
+    def chunks(self) -> int:
+        """Model chunks on a stage, those of all copies."""
+        return self.plan.vpp * len(self.lines)
+
+    @property
+    def microbatches_each(self) -> int:
+        """Micro-batches that go along each line."""
+        return self.microbatches // len(self.lines)
 
     def rank(self, stage: int, replica: int, t: int = 0) -> int:
         """Return the global rank of a coordinate."""
@@ -104,17 +123,32 @@ class Placement:
         below = [-((self.rank(stage, 0, t) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
-    def input_elements(self, chunk: int) -> int:
-        """Return the activation elements per sample that a model chunk takes from the one before it."""
-        return next(iter((*self.chunk_layers[chunk], *self.model.epilogue))).input_elements
+    def input_elements(self, part: int) -> int:
+        """Return the activation elements per sample that a part of the model takes from the one before it."""
+        return next(iter((*self.chunk_layers[part], *self.model.epilogue))).input_elements
 
     def tensor_span(self, stage: int, replica: int) -> Span:
         """Return the span of a tensor-parallel group."""
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether several ranks hold the same parameters, and so exchange gradients."""
+        return self.plan.dp * len(self.lines) > 1
+
+    def twin(self, stage: int) -> int | None:
+        """Return the stage that holds the other copy of the parts of this one; None where the pipeline has one copy of the model."""
+        return self.plan.pp - 1 - stage if len(self.lines) > 1 else None
+
+    @property
+    def tied_stages(self) -> tuple[int, ...]:
+        """The two stages that hold the ends of the model; none where one stage holds both."""
+        first, last = self.lines[0][0].stage, self.lines[0][-1].stage
+        return (first, last) if first != last and len(self.lines) == 1 else ()
+
     def data_span(self, stage: int) -> Span:
-        """Return the span of all data-parallel replicas of a stage."""
-        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.dp)
+        """Return the span of all ranks that hold the parameters of a stage."""
+        return self._copied(stage, self.strides["dp"], self.plan.dp)
 
     def shard_span(self, stage: int) -> Span:
         """Return the span of the ranks that share one copy of the sharded state."""
@@ -123,12 +157,26 @@ class Placement:
     def replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard."""
         shards = self.plan.shards
-        return self._span(self.rank(stage, 0), self.strides["dp"] * shards, self.plan.dp // shards)
+        return self._copied(stage, self.strides["dp"] * shards, self.plan.dp // shards)
 
     def tied_span(self, replica: int) -> Span:
         """Return the span of the first and last stage of one replica, which share the embedding."""
-        last = self.plan.pp - 1
-        return self._span(self.rank(0, replica), self.rank(last, replica) - self.rank(0, replica), 2)
+        first, last = self.tied_stages
+        return self._span(self.rank(first, replica), self.rank(last, replica) - self.rank(first, replica), 2)
+
+    def _copied(self, stage: int, stride: int, ranks: int) -> Span:
+        """Return the span of `ranks` replicas of a stage, together with those of its twin."""
+        twin = self.twin(stage)
+        own = self._span(self.rank(stage, 0), stride, ranks)
+        if twin is None:
+            return own
+        domain = self.cluster.node.scale_up.domain
+        firsts = (self.rank(stage, 0), self.rank(twin, 0))
+        domains = len({(first + replica * stride) // domain for first in firsts for replica in range(ranks)})
+        per_domain = -(-2 * ranks // domains)
+        on_node = min(self.cluster.node.accelerators, self.plan.ranks)
+        share = self.cluster.node.network_bytes_per_s * per_domain / on_node
+        return Span(ranks=2 * ranks, domains=domains, per_domain=per_domain, network_bytes_per_s=share if domains > 1 else float("inf"))
 
     def _span(self, start: int, stride: int, ranks: int) -> Span:
         return span(self.cluster, start=start, stride=stride, ranks=ranks, occupied=self.plan.ranks)
@@ -147,7 +195,9 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
     layers = _cut(model, plan)
-    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
+    lines = plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)
+    seats = {seat: part for line in lines for part, seat in enumerate(line)}
+    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides, lines, seats)
 
 
 def divisors(number: int) -> list[int]:

@@ -46,7 +46,7 @@ def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ..
 
 def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(plan.vpp))
+    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(placement.chunks))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     state = numbers.state
     everything = plan.shards if plan.zero == 3 else 1
@@ -64,20 +64,22 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
 def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
-    index = chunk * plan.pp + stage
+    index, last = placement.part(stage, chunk), len(placement.chunk_layers) - 1
     units = [layers[id(block)] for block in placement.chunk_layers[index]]
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
-    if index == plan.pp * plan.vpp - 1:
-        units += _untied([_unit(block, plan.tp, layer=False) for block in model.epilogue], model.tied_parameters / plan.tp, plan.pp)
+    if index == last:
+        ends = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        together = any(placement.part(stage, other) == 0 for other in range(placement.chunks))
+        units += _untied(ends, model.tied_parameters / plan.tp) if together else ends
     return tuple(units)
 
 
-def _untied(units: list[Unit], tied: float, stages: int) -> list[Unit]:
+def _untied(units: list[Unit], tied: float) -> list[Unit]:
     """Return the units of the epilogue without the parameters that it shares with a prologue on the same rank."""
     result = []
     for unit in units:
-        shared = min(unit.parameters, tied) if stages == 1 else 0.0
+        shared = min(unit.parameters, tied)
         tied -= shared
         result.append(replace(unit, parameters=unit.parameters - shared))
     return result
