@@ -35,6 +35,8 @@ class Exchange(ABC):
         self._cache: dict[tuple[int, int, bool], Instructions] = {}
         self._gathers: dict[tuple[int, int], Instruction] = {}
         """Waits for parameters that were gathered ahead, by chunk and first unit."""
+        self._postponed: list[tuple[str, float]] = []
+        """Names and parameters of reductions whose gradients come at the end of the step."""
         self._reductions: Instructions = []
         """Waits for reductions that run behind the last backward passes."""
 
@@ -161,14 +163,25 @@ class Replicated(Exchange):
         result: Instructions = []
         for start, stop, parameters in reversed(self._buckets(chunk)):
             result += self.work.play(direction, chunk, start, stop)
-            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters):
-                result.append(issue)
-                self._reductions.append(wait)
+            name = f"gradients {chunk}.{start}-{stop}"
+            if any(unit.deferred for unit in self.work.state.units[chunk][start:stop]):
+                self._postponed.append((name, parameters))
+            else:
+                result += self._reduced(name, parameters)
         return result
+
+    def _reduced(self, name: str, parameters: float) -> Instructions:
+        """Return what starts the reduction of a bucket; the end of the step waits for it."""
+        pairs = self._reduction(name, parameters)
+        self._reductions += [wait for _, wait in pairs]
+        return [issue for issue, _ in pairs]
 
     def end(self) -> tuple[Instruction, ...]:
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
-        result: Instructions = list(self._reductions)
+        microbatches = self.context.placement.microbatches_each
+        result: Instructions = [step for chunk in range(len(self.work.state.units)) for step in self.work.deferred(chunk, microbatches)]
+        result += [issue for name, parameters in self._postponed for issue in self._reduced(name, parameters)]
+        result += self._reductions
         if not self.context.software.overlap.gradient_reduce and self.context.placement.exchanges:
             for pair in self._reduction("gradients", self.work.state.parameters):
                 result += pair

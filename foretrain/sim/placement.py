@@ -12,9 +12,12 @@ from itertools import pairwise
 
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
+from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model
+from foretrain.sim.cut import closest, cut, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.base import INPUT
 from foretrain.sim.schedules.seats import Line, Seat
 
 LARGEST_UNFOLDED = 2**15
@@ -194,20 +197,11 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     _check_sharding(plan)
     _check_order(cluster, plan)
     microbatches = _microbatches(plan, recipe)
-    layers = _cut(model, plan)
     lines = plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)
+    layers = cut(model, plan)
+    _check_deferral(model, plan, lines[0][-1].stage, microbatches)
     seats = {seat: part for line in lines for part, seat in enumerate(line)}
     return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides, lines, seats)
-
-
-def divisors(number: int) -> list[int]:
-    """Return all divisors in rising order."""
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-
-
-def closest(wanted: int, options: list[int], count: int = 4) -> str:
-    """Return the options nearest to what was asked, in rising order, for a message."""
-    return ", ".join(str(option) for option in sorted(sorted(options, key=lambda option: abs(option - wanted))[:count]))
 
 
 def _check_size(cluster: Cluster, plan: Plan) -> None:
@@ -292,33 +286,20 @@ def _microbatches(plan: Plan, recipe: Recipe) -> int:
     return recipe.global_batch // samples
 
 
-def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
-    """Cut the layers evenly; where only layers + 2 divide, the embedding and the head each count as one layer.
-
-    The second form is DeepSpeed's `type:transformer|embedding` partition, which BLOOM-176B (70 layers, 12 stages) trained with.
-    """
-    layers = [block for block, count in model.layers for _ in range(count)]
-    chunks = plan.pp * plan.vpp
-    if len(layers) % chunks == 0:
-        size = len(layers) // chunks
-        return tuple(tuple(layers[i * size : (i + 1) * size]) for i in range(chunks))
-    size = (len(layers) + 2) // chunks
-    if (len(layers) + 2) % chunks == 0 and size > 1:
-        edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
-        return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
-    raise PlanError(
-        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
-    )
-
-
-def _other_cuts(plan: Plan, layers: int) -> str:
-    """Return the degrees that would cut the layers: pp at this vpp, else vpp at this pp."""
-    stages = [d // plan.vpp for d in divisors(layers) if d % plan.vpp == 0]
-    if stages:
-        return f"pp of {closest(plan.pp, stages)}"
-    if plan.pp in divisors(layers):
-        return f"vpp of {closest(plan.vpp, divisors(layers // plan.pp))}"
-    return f"pp of {closest(plan.pp, divisors(layers))} with vpp=1"
+def _check_deferral(model: Model, plan: Plan, last: int, microbatches: int) -> None:
+    """Refuse to defer gradients of an output layer that does not wait for other stages, or where the schedule splits backward itself."""
+    if not plan.defer_embedding_wgrad:
+        return
+    option = "defer_embedding_wgrad leaves the output layer's gradient to the end of the pipeline, but"
+    if plan.pp == 1:
+        raise PlanError(f"{option} pp=1 has none; raise pp or leave it off")
+    if plan.zero == 3:
+        raise PlanError(f"{option} zero=3 reduces every gradient as it comes; use zero 0 or 1, or leave it off")
+    if not any(isinstance(op, Linear) and op.trained for block in model.epilogue for op in block.ops):
+        raise PlanError(f"{option} {model.name} trains none; leave it off")
+    order = plan.schedule.order(stage=last, stages=plan.pp, chunks=plan.vpp, microbatches=microbatches)
+    if any(action.kind == INPUT for run in order for step in run.body for action in step.actions):
+        raise PlanError(f"{option} schedule {plan.schedule.name} places gradients of all weights itself; use schedule 1f1b, or leave it off")
 
 
 def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:

@@ -47,6 +47,11 @@ class StageWork:
             known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
         return known[key]
 
+    def deferred(self, chunk: int, microbatches: int) -> tuple[Instruction, ...]:
+        """Return the gradients of weights that all micro-batches have left to the end of the step."""
+        late = [number for number, unit in enumerate(self.state.units[chunk]) if unit.deferred]
+        return self.play(WEIGHT, chunk, late[0], late[-1] + 1) * microbatches if late else ()
+
     def optimizer(self) -> tuple[Instruction, ...]:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
@@ -162,7 +167,8 @@ def drawn(legs: Iterable[Leg]) -> Draw:
 
 
 def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[BlockPass]:
-    return [priced.of(direction, unit.block, layer=unit.layer) for unit in (units if direction == FORWARD else reversed(units))]
+    ordered = units if direction == FORWARD else reversed(units)
+    return [priced.of(INPUT if direction == BACKWARD and unit.deferred else direction, unit.block, layer=unit.layer) for unit in ordered]
 
 
 def _draw(priced: Passes, direction: str, units: tuple[Unit, ...]) -> Draw:

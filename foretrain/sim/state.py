@@ -17,6 +17,8 @@ class Unit:
     layer: bool
     parameters: float
     """Held by one tensor-parallel rank."""
+    deferred: bool = False
+    """The gradients of its weights run at the end of the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int,
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
     if index == last:
-        ends = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        ends = [replace(_unit(block, plan.tp, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
         together = any(placement.part(stage, other) == 0 for other in range(placement.chunks))
         units += _untied(ends, model.tied_parameters / plan.tp) if together else ends
     return tuple(units)

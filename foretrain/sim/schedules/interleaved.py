@@ -33,7 +33,7 @@ class InterleavedOneForwardOneBackward(Schedule):
         if chunks == 1:
             return OneForwardOneBackward().order(stage=stage, stages=stages, chunks=1, microbatches=microbatches)
         require_microbatches(self.name, microbatches)
-        size = round_size(self.name, stages=stages, microbatches=microbatches)
+        size = round_size(stages=stages, microbatches=microbatches)
         forwards = [Action(FORWARD, chunk) for chunk in range(chunks)]
         backwards = [Action(BACKWARD, chunk) for chunk in reversed(range(chunks))]
         warmup = warmup_passes(stage=stage, stages=stages, chunks=chunks, microbatches=microbatches)
@@ -48,7 +48,7 @@ class InterleavedOneForwardOneBackward(Schedule):
         )
 
 
-def round_size(schedule: str, *, stages: int, microbatches: int) -> int:
+def round_size(*, stages: int, microbatches: int, schedule: str = "interleaved-1f1b") -> int:
     """Return how many micro-batches of a chunk run before the next chunk's turn.
 
     Raises:
@@ -66,7 +66,7 @@ def round_size(schedule: str, *, stages: int, microbatches: int) -> int:
 
 def warmup_passes(*, stage: int, stages: int, chunks: int, microbatches: int) -> int:
     """Return the forwards that `stage` runs before it alternates: a round of every chunk but the last, and two per later stage."""
-    rounds = (chunks - 1) * round_size(InterleavedOneForwardOneBackward.name, stages=stages, microbatches=microbatches)
+    rounds = (chunks - 1) * round_size(stages=stages, microbatches=microbatches)
     return min(rounds + 2 * (stages - 1 - stage), chunks * microbatches)
 
 

@@ -20,6 +20,6 @@ class InterleavedZeroBubble(Schedule):
     def order(self, *, stage: int, stages: int, chunks: int, microbatches: int) -> Order:
         """Return warm-up, whole periods, the rest of the last period, and drain of one stage."""
         require_microbatches(self.name, microbatches)
-        size = round_size(self.name, stages=stages, microbatches=microbatches)
+        size = round_size(stages=stages, microbatches=microbatches, schedule=self.name)
         warmup = min((chunks - 1) * size + stages - 1 - stage, chunks * microbatches)
         return split_order(warmup=warmup, lag=stage, chunks=chunks, size=size, microbatches=microbatches)
