@@ -139,8 +139,8 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
     """Return the plan of the options with dp still 1 where `--set plan.dp` does not say otherwise."""
     plan = Plan(
         tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
-        micro_batch=layout.micro_batch, recompute=layout.recompute, order=layout.order, layers_per_stage=read_layers(layout.layers_per_stage),
-        defer_embedding_wgrad=layout.defer_embedding_wgrad,
+        micro_batch=layout.micro_batch, recompute=layout.recompute, order=layout.order,
+        layers_per_stage=read_layers(layout.layers_per_stage), defer_embedding_wgrad=layout.defer_embedding_wgrad,
     )  # fmt: skip
     plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
     name = settings["plan"].get("schedule", layout.schedule)

@@ -94,12 +94,6 @@ class RooflineOptions:
     model: Annotated[str | None, typer.Option(help="Library name, or a profile: its kernels as points.", metavar="NAME|FILE")] = None
     software: Annotated[str | None, typer.Option(help="Framework, by library name or file.", metavar="NAME|FILE")] = None
     precision: Annotated[str | None, typer.Option(help="Of the kernels. [default: bf16, else fp16]")] = None
-    layers_per_stage: Annotated[
-        str | None, typer.Option(help="Layers of each chunk, in the order of the model. [default: equal]", metavar="N,N,…")
-    ] = None
-    defer_embedding_wgrad: Annotated[
-        bool, typer.Option("--defer-embedding-wgrad", help="Output layer's weight gradient at the end of the pipeline.")
-    ] = False
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch.")] = 1
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
     json: Annotated[bool, typer.Option("--json", help="Print roofs and kernels as JSON, in SI units.")] = False

@@ -53,7 +53,7 @@ def _as_counted(model: Model, plan: Plan, counts: tuple[int, ...], layers: list[
     chunks = plan.pp * plan.vpp
     even = _evened([len(layers) // chunks] * chunks, len(layers))
     if len(counts) != chunks:
-        raise PlanError(f"{given} counts {len(counts)} chunks, but pp={plan.pp} × vpp={plan.vpp} makes {chunks}; give one number each: {even}")
+        raise PlanError(f"{given} counts {len(counts)} chunks, but pp={plan.pp} × vpp={plan.vpp} has {chunks}; give a number each: {even}")
     for part, count in enumerate(counts):
         ends = (part == 0 and model.prologue) or (part == chunks - 1 and model.epilogue)
         if count < (0 if ends else 1):

@@ -299,7 +299,7 @@ def _check_deferral(model: Model, plan: Plan, last: int, microbatches: int) -> N
         raise PlanError(f"{option} {model.name} trains none; leave it off")
     order = plan.schedule.order(stage=last, stages=plan.pp, chunks=plan.vpp, microbatches=microbatches)
     if any(action.kind == INPUT for run in order for step in run.body for action in step.actions):
-        raise PlanError(f"{option} schedule {plan.schedule.name} places gradients of all weights itself; use schedule 1f1b, or leave it off")
+        raise PlanError(f"{option} schedule {plan.schedule.name} places all such gradients itself; use schedule 1f1b, or leave it off")
 
 
 def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:

@@ -68,7 +68,7 @@ class Plan:
         given = self.layers_per_stage
         if given is None:
             return
-        counts = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+        counts = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
         if not all(_whole(count) and count >= 0 for count in counts):
             raise PlanError(f"layers_per_stage={given!r} is no list of layers; give a whole number for each chunk, such as (7, 8, 8, 7)")
         object.__setattr__(self, "layers_per_stage", tuple(int(count) for count in counts))
