@@ -13,6 +13,8 @@ from foretrain.sim.schedules.base import FORWARD, INPUT, WEIGHT, Action, Order, 
 Ends = tuple[int | None, int | None]
 """Channel that a pass receives from and channel that it sends to; None where it has no neighbour on another stage."""
 
+NONE = frozenset[Action]()
+
 
 class Expansion:
     """Expands the order of one rank.
@@ -27,6 +29,7 @@ class Expansion:
         self.ends = ends
         """By whether a pass goes forward, and its chunk."""
         self._seen: Counter[tuple[int, int]] = Counter()
+        self._moved: dict[Pass, tuple[tuple[int, int], ...]] = {}
         self._known: dict[tuple[Pass, frozenset[Action]], list[Instruction]] = {}
 
     def expanded(self, order: Order) -> list[Repeat]:
@@ -34,7 +37,10 @@ class Expansion:
         return [repeat for run in order for repeat in self._run(run)]
 
     def _run(self, run: Run) -> list[Repeat]:
-        per_body = Counter(key for step in run.body for action in step.actions for key in counted(action))
+        steps = Counter(run.body)
+        per_body = Counter[tuple[int, int]]()
+        for step, times in steps.items():
+            per_body.update({key: times for key in self._moves(step)})
         opens = self.exchange.first_apart and any(key[0] == FORWARD and not self._seen[key] for key in per_body)
         closes = self.exchange.last_apart and any(
             key[0] == WEIGHT and self._seen[key] + run.repeat * times == self.microbatches for key, times in per_body.items()
@@ -43,23 +49,34 @@ class Expansion:
         left = run.repeat - len(result)
         middle = left - 1 if closes else left
         if middle > 0:
-            result.append(Repeat(self._alike(run.body), middle))
+            result.append(Repeat(self._alike(run.body, steps), middle))
             self._seen.update({key: times * middle for key, times in per_body.items()})
         if closes and left > 0:
             result.append(Repeat(self._apart(run.body), 1))
         return result
 
-    def _alike(self, body: tuple[Pass, ...]) -> tuple[Instruction, ...]:
+    def _moves(self, step: Pass) -> tuple[tuple[int, int], ...]:
+        """Return the counts of micro-batches that a step moves on."""
+        if step not in self._moved:
+            self._moved[step] = tuple(key for action in step.actions for key in counted(action))
+        return self._moved[step]
+
+    def _alike(self, body: tuple[Pass, ...], distinct: Iterable[Pass]) -> tuple[Instruction, ...]:
         """Return an iteration without a first or last pass that stands apart."""
-        known = {step: self._passed(step, frozenset()) for step in dict.fromkeys(body)}
+        known = {step: self._passed(step, NONE) for step in distinct}
         return tuple(chain.from_iterable(known[step] for step in body))
 
     def _apart(self, body: tuple[Pass, ...]) -> tuple[Instruction, ...]:
         """Return the next iteration, counting its passes so as to tell the first and the last of each kind."""
         instructions: list[Instruction] = []
         for step in body:
-            self._seen.update(key for action in step.actions for key in counted(action))
-            instructions += self._passed(step, frozenset(action for action in step.actions if self._special(action)))
+            for key in self._moves(step):
+                self._seen[key] += 1
+            special = NONE
+            for action in step.actions:
+                if self._special(action):
+                    special |= {action}
+            instructions += self._passed(step, special)
         return tuple(instructions)
 
     def _special(self, action: Action) -> bool:
