@@ -40,7 +40,7 @@ class Expansion:
         steps = Counter(run.body)
         per_body = Counter[tuple[int, int]]()
         for step, times in steps.items():
-            per_body.update({key: times for key in self._moves(step)})
+            per_body.update(dict.fromkeys(self._moves(step), times))
         opens = self.exchange.first_apart and any(key[0] == FORWARD and not self._seen[key] for key in per_body)
         closes = self.exchange.last_apart and any(
             key[0] == WEIGHT and self._seen[key] + run.repeat * times == self.microbatches for key, times in per_body.items()

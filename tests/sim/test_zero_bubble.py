@@ -144,6 +144,7 @@ def test_breadth_first_takes_gpipes_bubble_over_the_chunks(
 HELD = {
     "zb-h1": lambda stages: stages, "zb-h2": lambda stages: 2 * stages - 1, "zb-v": lambda stages: 2 * stages,
     "dualpipe": lambda stages: stages + 1, "dualpipe-v": lambda stages: 2 * stages + 1,
+    "interleaved-zb": lambda stages: 2 * stages,
 }  # fmt: skip
 
 
@@ -153,9 +154,9 @@ def test_every_stage_holds_what_the_papers_say(name: str, stages: int) -> None:
     """Passes held until the gradients of their weights.
 
     H1 p and H2 2p - 1 (arXiv:2401.10241, table 2), V 2p of half a stage each (arXiv:2405.15362, table 1), DualPipe p + 1 of p parts and
-    DualPipeV as much of its 2p parts (github.com/deepseek-ai/DualPipe).
+    DualPipeV as much of its 2p parts (github.com/deepseek-ai/DualPipe); interleaved zero bubble p of two chunks each, as ZB-H1.
     """
-    orders = ours(name, stages, 2 if name in ("zb-v", "dualpipe-v") else 1, 6 * stages)
+    orders = ours(name, stages, 2 if name in ("zb-v", "dualpipe-v", "interleaved-zb") else 1, 6 * stages)
     assert [peak_held(order, until=WEIGHT) for order in orders] == [HELD[name](stages)] * stages
 
 
