@@ -43,8 +43,7 @@ def cut(model: Model, plan: Plan) -> Parts:
         edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
         return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
     raise PlanError(
-        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}, "
-        "or count them with layers_per_stage"
+        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
     )
 
 

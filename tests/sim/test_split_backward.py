@@ -141,7 +141,7 @@ def test_every_exchange_serves_every_schedule(name: str, zero: int) -> None:
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_a_software_that_waits_for_its_sends_is_slower(name: str) -> None:
-    """Every message of a step is waited for by its sender, or hidden behind the sender's next pass; pairs send two."""
+    """A sender that goes on hides most of its messages behind its next pass; a pair, whose two leave together, fewer."""
     vpp = 2 if name in ("zb-v", "dualpipe-v", "interleaved-zb") else 1
     plan, recipe = Plan(pp=4, vpp=vpp, schedule=schedule_by_name(name)), Recipe(global_batch=16)
     model = hand.linear_model(layers=8, boundary=True)
@@ -149,9 +149,7 @@ def test_a_software_that_waits_for_its_sends_is_slower(name: str) -> None:
         simulate(model, hand.cluster(), plan, recipe, software=hand.software(overlap=replace(hand.NO_OVERLAP, pipeline=hidden)))
         for hidden in (False, True)
     )
-    # A stage in the middle sends 16 tensors forward and 16 back, or as many as it has chunks for.
-    sent_s = 2 * 16 * 2e6 / (100 * GIGA)
-    assert waits.breakdown["pipeline_parallel"] > 0.5 * sent_s > hides.breakdown["pipeline_parallel"]
+    assert hides.breakdown["pipeline_parallel"] < 0.6 * waits.breakdown["pipeline_parallel"]
     assert waits.step_s > hides.step_s
 
 
