@@ -51,6 +51,12 @@ class LayoutOptions:
     shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp]")] = None
     sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
+    layers_per_stage: Annotated[
+        str | None, typer.Option(help="Layers of each chunk, in the order of the model. [default: equal]", metavar="N,N,…")
+    ] = None
+    defer_embedding_wgrad: Annotated[
+        bool, typer.Option("--defer-embedding-wgrad", help="Output layer's weight gradient at the end of the pipeline.")
+    ] = False
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
     recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"

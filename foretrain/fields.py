@@ -59,7 +59,7 @@ WORDS = {
 """Fields that hold one or several of a few words."""
 _COUNTS = {
     "zero": (0, 3), "global_batch": (1, 10**9), "seq_len": (1, 10**9), "vocab": (1, 10**9), "hidden": (1, 10**9),
-    "ffn_hidden": (1, 10**9), "max_positions": (1, 10**9), "window": (1, 10**9),
+    "layers_per_stage": (0, 10**6), "ffn_hidden": (1, 10**9), "max_positions": (1, 10**9), "window": (1, 10**9),
 }  # fmt: skip
 
 

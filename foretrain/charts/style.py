@@ -25,7 +25,7 @@ CLASS_COLOURS = {
 """Colour of each class of the breakdown."""
 
 PHASE_COLOURS = {
-    "forward": SKY, "backward": BLUE, "optimizer": GREEN,
+    "forward": SKY, "backward": BLUE, "weight_gradient": YELLOW, "optimizer": GREEN,
     "tensor_parallel": ORANGE, "pipeline_parallel": PURPLE, "data_parallel": VERMILION, "host": DARK, "other": GREY,
 }
 """Colour of each phase in a Gantt chart."""

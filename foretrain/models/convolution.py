@@ -56,9 +56,9 @@ class Conv(Op):
         """Return the sum over pixels for the bias, then the passes for the gradients of the data and of the filters."""
         shape = self._shape(layout)
         outputs = self._samples(layout) * self.out_channels * prod(self.out_size)
-        bias = stream_kernel(f"{self.name}.bias_grad", outputs * layout.element_bytes)
+        bias = replace(stream_kernel(f"{self.name}.bias_grad", outputs * layout.element_bytes), weight_grad=True)
         data = self._pass(f"{self.name}.dgrad", replace(shape, direction="forward" if self.transposed else "data"), layout)
-        weight = self._pass(f"{self.name}.wgrad", replace(shape, direction="weight"), layout)
+        weight = replace(self._pass(f"{self.name}.wgrad", replace(shape, direction="weight"), layout), weight_grad=True)
         return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
 
     def saved_bytes(self, layout: Layout) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
@@ -84,8 +84,8 @@ class Linear(Op):
         """
         rows, width, depth = self._shape(layout)
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
-        weight = self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout)
-        bias = stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes)
+        weight = replace(self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout), weight_grad=True)
+        bias = replace(stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), weight_grad=True)
         return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
 
     def saved_bytes(self, layout: Layout) -> float:

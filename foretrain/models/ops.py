@@ -136,6 +136,8 @@ class Kernel:
     gemm: Gemm | None = None
     attention: FusedAttention | None = None
     convolution: Convolution | None = None
+    weight_grad: bool = False
+    """Makes a gradient of weights, which nothing else of the backward pass waits for."""
 
 
 class Op(ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretrain.models.matmul import gemm_kernel
@@ -102,7 +102,7 @@ class Recurrent(Op):
             gemm_kernel(f"{name}.state.wgrad", states, layout.element_bytes),
         )
         bias = stream_kernel(f"{name}.bias_grad", rows * every * layout.element_bytes)
-        return (*products, bias) if self.bias else products
+        return tuple(replace(kernel, weight_grad=True) for kernel in ((*products, bias) if self.bias else products))
 
     def _rows(self, layout: Layout) -> int:
         return layout.micro_batch * self.steps

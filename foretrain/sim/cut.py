@@ -23,15 +23,17 @@ def closest(wanted: int, options: list[int], count: int = 4) -> str:
 
 
 def cut(model: Model, plan: Plan) -> Parts:
-    """Return the layers of each part of the model, cut evenly.
+    """Return the layers of each part of the model: as the plan counts them, else evenly.
 
     Where only layers + 2 divide evenly, the embedding and the head each count as one layer: that is DeepSpeed's
     `type:transformer|embedding` partition, which BLOOM-176B (70 layers, 12 stages) trained with.
 
     Raises:
-        PlanError: where no even cut exists; the message names what could be.
+        PlanError: where the plan's layers are not the model's, or no even cut exists; the message names what could be.
     """
     layers = [block for block, count in model.layers for _ in range(count)]
+    if plan.layers_per_stage is not None:
+        return _as_counted(model, plan, plan.layers_per_stage, layers)
     chunks = plan.pp * plan.vpp
     if len(layers) % chunks == 0:
         size = len(layers) // chunks
@@ -45,6 +47,32 @@ def cut(model: Model, plan: Plan) -> Parts:
     raise PlanError(
         f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
     )
+
+
+def _as_counted(model: Model, plan: Plan, counts: tuple[int, ...], layers: list[Block]) -> Parts:
+    given = f"layers_per_stage={','.join(map(str, counts))}"
+    chunks = plan.pp * plan.vpp
+    even = _evened([len(layers) // chunks] * chunks, len(layers))
+    if len(counts) != chunks:
+        raise PlanError(f"{given} counts {len(counts)} chunks, but pp={plan.pp} × vpp={plan.vpp} has {chunks}; give a number each: {even}")
+    for part, count in enumerate(counts):
+        ends = (part == 0 and model.prologue) or (part == chunks - 1 and model.epilogue)
+        if count < (0 if ends else 1):
+            raise PlanError(f"{given} leaves chunk {part} of {chunks} without work; give it at least one layer, such as {even}")
+    if sum(counts) != len(layers):
+        nearest = _evened(list(counts), len(layers))
+        raise PlanError(f"{given} is {sum(counts)} layers, but {model.name} has {len(layers)}; nearest that fits: {nearest}")
+    edges = [sum(counts[:part]) for part in range(chunks + 1)]
+    return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
+
+
+def _evened(counts: list[int], layers: int) -> str:
+    """Return counts that sum to the layers, each a share of the difference away from `counts`, as they are written."""
+    share, rest = divmod(layers - sum(counts), len(counts))
+    counts = [max(1, count + share + (part < rest)) for part, count in enumerate(counts)]
+    while sum(counts) > layers and max(counts) > 1:
+        counts[counts.index(max(counts))] -= 1
+    return ",".join(map(str, counts))
 
 
 def _other_cuts(plan: Plan, layers: int) -> str:

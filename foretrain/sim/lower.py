@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 
 from foretrain.models.ops import FP32_BYTES, Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
 from foretrain.sim.exchange import exchange_for
-from foretrain.sim.expansion import Expansion
+from foretrain.sim.expansion import Ends, Expansion
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.precision import Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
-from foretrain.sim.schedules.base import BACKWARD, FORWARD
+from foretrain.sim.schedules.seats import Seat
 from foretrain.sim.segment import SegmentBook
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_states
@@ -37,10 +37,6 @@ class Lowered:
     numbers: Numbers
     states: tuple[StageState, ...]
     pricer: Pricer
-
-
-Ends = tuple[int | None, int | None]
-"""Channel that a pass receives from and channel that it sends to; None at the ends of the pipeline."""
 
 
 class Context:
@@ -82,12 +78,12 @@ class Context:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
 
-    def message_j(self, chunk: int) -> float:
-        """Return the joules of the larger message that a pass of a model chunk sends; none where the pipeline has one stage."""
+    def message_j(self, part: int) -> float:
+        """Return the joules of the larger message that a pass of a part of the model sends; none where the pipeline has one stage."""
         placement = self.placement
         if placement.plan.pp == 1:
             return 0.0
-        edges = range(max(1, chunk), min(chunk + 2, len(placement.chunk_layers)))
+        edges = range(max(1, part), min(part + 2, len(placement.chunk_layers)))
         largest = max((placement.input_elements(edge) for edge in edges), default=0)
         return boundary_bytes(self, largest) * placement.cluster.accelerator.power.link_j_per_byte
 
@@ -151,26 +147,31 @@ def _members(placement: Placement) -> list[Member]:
     ]
 
 
-def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, int], Ends]:
-    """Return for every (member, kind, chunk) the channels that it receives from and sends to."""
-    plan = context.placement.plan
+def _channels(context: Context, members: list[Member]) -> dict[tuple[int, bool, int], Ends]:
+    """Return for every (member, forward, chunk) the channels that it receives from and sends to; neighbours on one stage need none."""
     number = {(m.replica.replica, m.stage, m.tensor): index for index, m in enumerate(members)}
-    into: dict[tuple[int, int, int], int] = {}
-    out: dict[tuple[int, int, int], int] = {}
+    seats = context.placement.seats
+    into: dict[tuple[int, bool, int], int] = {}
+    out: dict[tuple[int, bool, int], int] = {}
     costs: dict[tuple[bool, int, int], TransferCost] = {}
-    passes = [(kind, chunk) for chunk in range(plan.vpp) for kind in (FORWARD, BACKWARD)]
+    neighbours = {
+        (seat, step): after
+        for line in context.placement.lines
+        for before, behind in pairwise(line)
+        for seat, after, step in ((before, behind, True), (behind, before, False))
+    }
+    passes = [(forward, chunk) for chunk in range(context.placement.chunks) for forward in (True, False)]
     for index, member in enumerate(members):
-        for kind, chunk in passes:
-            own = chunk * plan.pp + member.stage
-            following = own + (1 if kind == FORWARD else -1)
-            if not 0 <= following < plan.pp * plan.vpp:
+        for forward, chunk in passes:
+            seat = neighbours.get((Seat(member.stage, chunk), forward))
+            if seat is None or seat.stage == member.stage:
                 continue
-            stage, next_chunk = following % plan.pp, following // plan.pp
-            target = number[member.replica.replica, stage, member.tensor]
-            elements = context.placement.message_elements(own, following)
-            context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, elements, costs)))
-            out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
-    keys = [(index, kind, chunk) for index in range(len(members)) for kind, chunk in passes]
+            target = number[member.replica.replica, seat.stage, member.tensor]
+            elements = context.placement.message_elements(seats[Seat(member.stage, chunk)], seats[seat])
+            cost = _message(context, member, seat.stage, elements, costs)
+            context.channels.append(ChannelSpec(source=index, target=target, cost=cost))
+            out[index, forward, chunk] = into[target, forward, seat.chunk] = len(context.channels) - 1
+    keys = [(index, forward, chunk) for index in range(len(members)) for forward, chunk in passes]
     return {key: (into.get(key), out.get(key)) for key in keys}
 
 
@@ -202,7 +203,7 @@ def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: 
     return replace(cost, latency_s=cost.latency_s + gather.total_s)
 
 
-def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, int, int], Ends]) -> Program:
+def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, bool, int], Ends]) -> Program:
     placement, plan, member = context.placement, context.placement.plan, members[index]
     span = placement.tensor_span(member.stage, member.replica.replica)
     key = (span, member.stage, member.tensor, member.replica.replica if "tp" in plan.unfold else 0)
@@ -210,9 +211,9 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
         context.work[key] = StageWork(context, member.stage, span, unfold_tensor="tp" in plan.unfold, replica=member.replica.replica)
     exchange = exchange_for(context, context.work[key], member, len(placement.classes))
     order = plan.schedule.order(stage=member.stage, stages=plan.pp, chunks=plan.vpp, microbatches=placement.microbatches)
-    ends = {(kind, chunk): channels[index, kind, chunk] for kind in (FORWARD, BACKWARD) for chunk in range(plan.vpp)}
+    ends = {(forward, chunk): channels[index, forward, chunk] for forward in (True, False) for chunk in range(placement.chunks)}
     begin = Repeat(exchange.begin(), 1)
-    passes = Expansion(exchange, placement.microbatches, ends).expanded(order)
+    passes = Expansion(exchange, placement.microbatches_each, ends).expanded(order)
     return Program(
         stage=member.stage,
         replica=member.replica.replica,

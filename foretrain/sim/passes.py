@@ -14,18 +14,24 @@ from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.placement import Span
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
 from foretrain.sim.segment import DATA, HOST, MATH, MEMORY, OVERHEAD, TENSOR, Leg, blocking
+from foretrain.sim.split import held_bytes
 
+FORWARD, BACKWARD, INPUT, WEIGHT = DIRECTIONS = ("forward", "backward", "backward input", "backward weight")
+"""Passes of a block: the last two are the halves of a backward pass that is split."""
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockPass:
-    """Legs of one pass of one block, kernel by kernel, and the activation bytes it keeps or needs at its peak."""
+    """Legs of one pass of one block, kernel by kernel.
+
+    `peak_bytes` and `delta_bytes` are activation memory relative to the start: the highest point, and what is left at the end.
+    """
 
     legs: tuple[Leg, ...]
-    saved_bytes: float
     peak_bytes: float
+    delta_bytes: float
 
 
 class Passes:
@@ -39,33 +45,41 @@ class Passes:
         self.cluster = cluster
         self.tensor = tensor
         self.recompute = recompute
-        self._forward: dict[tuple[int, bool], BlockPass] = {}
-        self._backward: dict[tuple[int, bool], BlockPass] = {}
+        self._known: dict[tuple[str, int, bool], BlockPass] = {}
 
     def at(self, point: Point) -> Passes:
         """Return the same passes at another operating point."""
         return Passes(self.pricer.at(point), self.layout, self.cluster, self.tensor, self.recompute, self.data)
 
-    def forward(self, block: Block, *, layer: bool) -> BlockPass:
-        """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
-        key = (id(block), layer)
-        if key not in self._forward:
-            kept = self._policy(layer).kept_bytes(block, self.layout)
-            legs = tuple(self._forward_legs(block.steps))
-            self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept)
-        return self._forward[key]
+    def of(self, direction: str, block: Block, *, layer: bool) -> BlockPass:
+        """Return a pass in one of `DIRECTIONS`; `layer` says that the recompute policy applies (it spares the ends of the model)."""
+        key = (direction, id(block), layer)
+        if key not in self._known:
+            make = {FORWARD: self._forward, BACKWARD: self._backward, INPUT: self._input, WEIGHT: self._weight}[direction]
+            self._known[key] = make(block, self._policy(layer))
+        return self._known[key]
 
-    def backward(self, block: Block, *, layer: bool) -> BlockPass:
+    def _forward(self, block: Block, policy: Recomputation) -> BlockPass:
+        kept = policy.kept_bytes(block, self.layout)
+        return BlockPass(legs=tuple(self._forward_legs(block.steps)), peak_bytes=kept, delta_bytes=kept)
+
+    def _backward(self, block: Block, policy: Recomputation) -> BlockPass:
         """Return the backward pass, with what it recomputes before."""
-        key = (id(block), layer)
-        if key not in self._backward:
-            policy = self._policy(layer)
-            again = () if block.still else policy.again(block.steps)
-            legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
-            full = sum(op.saved_bytes(self.layout) for op in block.ops)
-            kept = policy.kept_bytes(block, self.layout)
-            self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full))
-        return self._backward[key]
+        legs = (*self._forward_legs(_again(block, policy)), *self._backward_legs(block.steps))
+        kept, full = policy.kept_bytes(block, self.layout), self._full_bytes(block)
+        return BlockPass(legs=legs, peak_bytes=max(kept, full) - kept, delta_bytes=-kept)
+
+    def _input(self, block: Block, policy: Recomputation) -> BlockPass:
+        """Return the gradient of the input alone; what it recomputes for the gradients of weights stays until they have run."""
+        legs = (*self._forward_legs(_again(block, policy)), *self._input_legs(block.steps))
+        kept, held = policy.kept_bytes(block, self.layout), held_bytes(block, self.layout)
+        return BlockPass(legs=legs, peak_bytes=max(kept, self._full_bytes(block), held) - kept, delta_bytes=held - kept)
+
+    def _weight(self, block: Block, _policy: Recomputation) -> BlockPass:
+        return BlockPass(legs=tuple(self._weight_legs(block.steps)), peak_bytes=0.0, delta_bytes=-held_bytes(block, self.layout))
+
+    def _full_bytes(self, block: Block) -> float:
+        return sum(op.saved_bytes(self.layout) for op in block.ops)
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
         """Return one kernel as a leg."""
@@ -141,6 +155,33 @@ class Passes:
             feeding = None
         return legs
 
+    def _input_legs(self, steps: Sequence[Step]) -> list[Leg]:
+        """Return the backward pass without gradients of weights, beside which its collectives cannot hide."""
+        legs: list[Leg] = []
+        feeding: Boundary | None = None
+        for step in reversed(steps):
+            if isinstance(step, Boundary):
+                feeding = step if self._pipelined and step.kind == "leave" else None
+                if feeding is None:
+                    legs += self._boundary(step, backward=True, beside=None, gathers=False)
+                continue
+            kernels = [self.compute_leg(kernel) for kernel in step.backward(self.layout) if not kernel.weight_grad]
+            legs += [*self._fed(feeding, kernels, backward=True), *kernels]
+            feeding = None
+        return legs
+
+    def _weight_legs(self, steps: Sequence[Step]) -> list[Leg]:
+        """Return the gradients of weights; with sequence parallelism the saved inputs are gathered beside the products."""
+        legs: list[Leg] = []
+        for step in reversed(steps):
+            if isinstance(step, Boundary):
+                if step.kind == "enter" and self.layout.sequence_parallel:
+                    beside = legs[-1] if self.pricer.software.overlap.tensor_backward and legs else None
+                    legs += self.comm_leg(f"{step.name} backward input", "all_gather", self._boundary_bytes(step), beside)
+                continue
+            legs += [self.compute_leg(kernel) for kernel in step.backward(self.layout) if kernel.weight_grad]
+        return legs
+
     @property
     def _pipelined(self) -> bool:
         """Whether collectives run chunk by chunk beside the product that they feed or drain.
@@ -162,15 +203,16 @@ class Passes:
         return self._boundary(boundary, backward=backward, beside=product, most=self._chunked)
 
     def _boundary(
-        self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None = None, most: float = 1.0
+        self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None = None, most: float = 1.0, gathers: bool = True
     ) -> tuple[Leg, ...]:
         """Return the collectives of a boundary; see `models.ops.Boundary`.
 
         In backward, the reduction of the data gradient can run beside the weight-gradient product (`beside`), and with sequence
-        parallelism the gather of the saved input beside the data-gradient product (`before`).
+        parallelism the gather of the saved input beside the data-gradient product (`before`), unless the weights' turn comes later
+        (`gathers` is then off).
         Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
         """
-        size = step.elements * self.layout.micro_batch * self.layout.element_bytes
+        size = self._boundary_bytes(step)
         name = f"{step.name} {'backward' if backward else 'forward'}"
         if step.kind == "exchange":
             return () if backward and not step.gradient else self.comm_leg(name, "all_to_all", size, over=self.data)
@@ -180,10 +222,14 @@ class Passes:
             small = step.elements * self.layout.micro_batch * 4.0
             return () if backward else self.comm_leg(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            gather = self.comm_leg(f"{name} input", "all_gather", size, before) if backward and self.layout.sequence_parallel else ()
+            again = gathers and backward and self.layout.sequence_parallel
+            gather = self.comm_leg(f"{name} input", "all_gather", size, before) if again else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
             return (*gather, *self.comm_leg(name, kind, size, beside, most))
         return self.comm_leg(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
+
+    def _boundary_bytes(self, step: Boundary) -> float:
+        return step.elements * self.layout.micro_batch * self.layout.element_bytes
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}
@@ -196,6 +242,11 @@ class Passes:
 
     def _policy(self, layer: bool) -> Recomputation:  # noqa: FBT001 - a key, as in forward and backward
         return recomputation(self.recompute, self.pricer.software.selective) if layer else NOTHING_AGAIN
+
+
+def _again(block: Block, policy: Recomputation) -> tuple[Step, ...]:
+    """Return the steps that a backward pass runs again: none of a block that nothing of it trains."""
+    return () if block.still else policy.again(block.steps)
 
 
 def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:

@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
-from foretrain.sim.cut import closest, cut, divisors
+from foretrain.sim.checks import aligned, check, check_deferral, microbatches_of
+from foretrain.sim.cut import cut
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
-
-LARGEST_UNFOLDED = 2**15
-"""Ranks that are played one by one at most: about a minute."""
+from foretrain.sim.schedules.seats import Line, Seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +70,29 @@ class Placement:
     plan: Plan
     recipe: Recipe
     chunk_layers: tuple[tuple[Block, ...], ...]
-    """Blocks of each model chunk; chunk `c` of stage `s` is entry `c * pp + s`."""
+    """Blocks of each part of the model, in its order; `part` says which one a chunk of a stage is."""
     microbatches: int
     classes: tuple[ReplicaClass, ...]
     strides: Mapping[str, int]
     """Ranks between neighbours along tp, dp and pp."""
+    lines: tuple[Line, ...]
+    """The seats of those parts, a line for each copy of the model in a pipeline."""
+    seats: Mapping[Seat, int]
+    """Which part each seat holds."""
+
+    def part(self, stage: int, chunk: int) -> int:
+        """Return which part of the model a chunk of a stage is."""
+        return self.seats[Seat(stage, chunk)]
+
+    @property
+    def chunks(self) -> int:
+        """Model chunks on a stage, those of all copies."""
+        return self.plan.vpp * len(self.lines)
+
+    @property
+    def microbatches_each(self) -> int:
+        """Micro-batches that go along each line."""
+        return self.microbatches // len(self.lines)
 
     def rank(self, stage: int, replica: int, t: int = 0) -> int:
         """Return the global rank of a coordinate."""
@@ -105,9 +121,9 @@ class Placement:
         below = [-((self.rank(stage, 0, t) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
-    def input_elements(self, chunk: int) -> int:
-        """Return the activation elements per sample that a model chunk takes from the one before it."""
-        return next(iter((*self.chunk_layers[chunk], *self.model.epilogue))).input_elements
+    def input_elements(self, part: int) -> int:
+        """Return the activation elements per sample that a part of the model takes from the one before it."""
+        return next(iter((*self.chunk_layers[part], *self.model.epilogue))).input_elements
 
     def message_elements(self, own: int, following: int) -> int:
         """Return the elements per sample that a chunk sends to the following one: no gradient to one whose layers stand still."""
@@ -120,9 +136,24 @@ class Placement:
         """Return the span of a tensor-parallel group."""
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether several ranks hold the same parameters, and so exchange gradients."""
+        return self.plan.dp * len(self.lines) > 1
+
+    def twin(self, stage: int) -> int | None:
+        """Return the stage that holds the other copy of the parts of this one; None where the pipeline has one copy of the model."""
+        return self.plan.pp - 1 - stage if len(self.lines) > 1 else None
+
+    @property
+    def tied_stages(self) -> tuple[int, ...]:
+        """The two stages that hold the ends of the model; none where one stage holds both."""
+        first, last = self.lines[0][0].stage, self.lines[0][-1].stage
+        return (first, last) if first != last and len(self.lines) == 1 else ()
+
     def data_span(self, stage: int) -> Span:
-        """Return the span of all data-parallel replicas of a stage."""
-        return self._span(self.rank(stage, 0), self.strides["dp"], self.plan.dp)
+        """Return the span of all ranks that hold the parameters of a stage."""
+        return self._copied(stage, self.strides["dp"], self.plan.dp)
 
     def shard_span(self, stage: int) -> Span:
         """Return the span of the ranks that share one copy of the sharded state."""
@@ -131,12 +162,26 @@ class Placement:
     def replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard."""
         shards = self.plan.shards
-        return self._span(self.rank(stage, 0), self.strides["dp"] * shards, self.plan.dp // shards)
+        return self._copied(stage, self.strides["dp"] * shards, self.plan.dp // shards)
 
     def tied_span(self, replica: int) -> Span:
         """Return the span of the first and last stage of one replica, which share the embedding."""
-        last = self.plan.pp - 1
-        return self._span(self.rank(0, replica), self.rank(last, replica) - self.rank(0, replica), 2)
+        first, last = self.tied_stages
+        return self._span(self.rank(first, replica), self.rank(last, replica) - self.rank(first, replica), 2)
+
+    def _copied(self, stage: int, stride: int, ranks: int) -> Span:
+        """Return the span of `ranks` replicas of a stage, together with those of its twin."""
+        twin = self.twin(stage)
+        own = self._span(self.rank(stage, 0), stride, ranks)
+        if twin is None:
+            return own
+        domain = self.cluster.node.scale_up.domain
+        firsts = (self.rank(stage, 0), self.rank(twin, 0))
+        domains = len({(first + replica * stride) // domain for first in firsts for replica in range(ranks)})
+        per_domain = -(-2 * ranks // domains)
+        on_node = min(self.cluster.node.accelerators, self.plan.ranks)
+        share = self.cluster.node.network_bytes_per_s * per_domain / on_node
+        return Span(ranks=2 * ranks, domains=domains, per_domain=per_domain, network_bytes_per_s=share if domains > 1 else float("inf"))
 
     def _span(self, start: int, stride: int, ranks: int) -> Span:
         return span(self.cluster, start=start, stride=stride, ranks=ranks, occupied=self.plan.ranks)
@@ -148,101 +193,13 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe) -> Placeme
     Raises:
         PlanError: where it cannot be placed; the message names the degrees that could be.
     """
-    _check_size(cluster, plan)
-    if plan.pp * plan.vpp > 1 and model.undivided:
-        raise PlanError(f"pp={plan.pp}, but a pipeline cannot cut {model.name}: {model.undivided}; use pp=1 with more dp or tp")
-    _check_unfolding(plan)
-    _check_tensor(model, plan)
-    _check_sharding(plan)
-    _check_order(cluster, plan)
-    microbatches = _microbatches(plan, recipe)
+    check(model, cluster, plan)
+    microbatches = microbatches_of(plan, recipe)
+    lines = plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)
     layers = cut(model, plan)
-    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides)
-
-
-def _check_size(cluster: Cluster, plan: Plan) -> None:
-    if plan.ranks > cluster.accelerators:
-        per_node = cluster.node.accelerators
-        raise PlanError(
-            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} needs {plan.ranks} accelerators, but {cluster.name} has "
-            f"{cluster.accelerators}; use at least {-(-plan.ranks // per_node)} nodes or smaller degrees"
-        )
-    if cluster.scale_out.topology == "none" and plan.ranks > cluster.domain:
-        raise PlanError(
-            f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp} is {plan.ranks} accelerators, but {cluster.name} has no network beyond "
-            f"{cluster.domain} (scale_out topology none); use smaller degrees, or give it a network"
-        )
-
-
-def _check_unfolding(plan: Plan) -> None:
-    """Refuse to play more ranks one by one than memory and patience hold."""
-    played = plan.pp * (plan.dp if "dp" in plan.unfold else 1) * (plan.tp if "tp" in plan.unfold else 1)
-    if plan.unfold and played > LARGEST_UNFOLDED:
-        raise PlanError(
-            f"unfold={','.join(sorted(plan.unfold))} would play {played:,} ranks one by one, above {LARGEST_UNFOLDED:,}; "
-            "leave it out (ranks that are alike are played once, with the same result) or use smaller degrees"
-        )
-
-
-def _check_tensor(model: Model, plan: Plan) -> None:
-    if plan.sequence_parallel and plan.tp == 1:
-        raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
-    if plan.tp > 1 and not model.tensor_dims:
-        why = f" ({model.uncut['tensor']})" if "tensor" in model.uncut else ""
-        raise PlanError(
-            f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut{why}; use tp=1 with more dp or pp"
-        )
-    for name, size in model.tensor_dims.items():
-        if size % plan.tp:
-            options = closest(plan.tp, divisors(size))
-            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {options}")
-    if plan.sequence_parallel and model.seq_len is None:
-        raise PlanError(f"sequence_parallel cuts sequences, but {model.name} trains on {model.item}s; leave it off")
-    if plan.sequence_parallel and model.seq_len is not None and model.seq_len % plan.tp:
-        low = model.seq_len // plan.tp * plan.tp
-        raise PlanError(
-            f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; "
-            f"use sequences of {f'{low} or ' if low else ''}{low + plan.tp}, or leave it off"
-        )
-
-
-def _check_sharding(plan: Plan) -> None:
-    if plan.shard is None:
-        return
-    if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
-    if plan.shard < 1 or plan.dp % plan.shard:
-        raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
-
-
-def _check_order(cluster: Cluster, plan: Plan) -> None:
-    """Refuse an order that puts the tensor-parallel ranks of a replica at unlike places: they could not keep in step."""
-    domain, strides = cluster.node.scale_up.domain, plan.strides
-    if plan.tp == 1 or strides["tp"] == 1:
-        return
-    straddling = [block for block in strides.values() if block < plan.ranks and not _aligned(block, domain)]
-    if straddling:
-        raise PlanError(
-            f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "
-            f"{plan.tp} tensor-parallel ranks of a replica would lie unlike; use an order that begins with tp, or degrees whose products "
-            f"divide {domain} or are multiples of it"
-        )
-
-
-def _aligned(block: int, domain: int) -> bool:
-    """Return whether blocks of so many ranks, one after another, all lie alike over the scale-up domains."""
-    return block % domain == 0 or domain % block == 0
-
-
-def _microbatches(plan: Plan, recipe: Recipe) -> int:
-    samples = plan.dp * plan.micro_batch
-    if recipe.global_batch % samples:
-        low = recipe.global_batch // samples * samples
-        raise PlanError(
-            f"global batch {recipe.global_batch} is not a multiple of dp={plan.dp} × micro-batch {plan.micro_batch}; "
-            f"use {f'{low} or ' if low else ''}{low + samples}"
-        )
-    return recipe.global_batch // samples
+    check_deferral(model, plan, lines[0][-1].stage, microbatches)
+    seats = {seat: part for line in lines for part, seat in enumerate(line)}
+    return Placement(model, cluster, plan, recipe, layers, microbatches, _classes(cluster, plan), plan.strides, lines, seats)
 
 
 def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
@@ -252,7 +209,7 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[ReplicaClass, ...]:
     domain, strides = cluster.node.scale_up.domain, plan.strides
     blocks = sorted(strides.values())[1:]
     apart = plan.tp > 1 and strides["tp"] > 1
-    if apart or (_aligned(plan.tp, domain) and (plan.pp == 1 or _aligned(blocks[-1], domain))):
+    if apart or (aligned(plan.tp, domain) and (plan.pp == 1 or aligned(blocks[-1], domain))):
         return (ReplicaClass(members=range(plan.dp)),)
     found: dict[tuple[int, ...], list[int]] = {}
     for replica in range(plan.dp):
