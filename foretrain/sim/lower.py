@@ -59,6 +59,7 @@ class Context:
         )  # fmt: skip
         self.governor = Governor(accelerator.power)
         self._passes: dict[Span, Passes] = {}
+        self._exchange_w: dict[int, float] = {}
         self.operations: dict[tuple[object, ...], tuple[Operation, Passes]] = {}
         """How passes are run, by what they are made of."""
         self.work: dict[tuple[Span, int, int, int], StageWork] = {}
@@ -89,6 +90,11 @@ class Context:
 
     def exchange_w(self, stage: int) -> float:
         """Return the watts of an accelerator's links while data-parallel ranks of a stage exchange at full rate."""
+        if stage not in self._exchange_w:
+            self._exchange_w[stage] = self._exchanged_w(stage)
+        return self._exchange_w[stage]
+
+    def _exchanged_w(self, stage: int) -> float:
         placement = self.placement
         spans = (placement.shard_span(stage), placement.replica_span(stage)) if placement.plan.shards > 1 else (placement.data_span(stage),)
         costs = (self.cost("reduce_scatter", EXCHANGED_BYTES, span) for span in spans)
