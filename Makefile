@@ -20,7 +20,7 @@ demo: $(VENV)/installed  ## GPT-3 175B on 1,024 A100s: the table, and out/ with 
 		--tp 8 --pp 8 --vpp 3 --global-batch 1536 --seq-len 2048 --precision fp16 --recompute full --out $(OUT)
 
 test: $(VENV)/testable  ## the whole suite; `make test ARGS='tests/sim -x'` for a part
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 lint: $(VENV)/testable
 	$(BIN)/ruff check .
@@ -56,10 +56,11 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-# torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks; they are no
-# dependencies of the package, hence the calls of their own. torchvision's operators are not needed, so its build need not match torch's.
+# torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks and what is
+# traced; they are no dependencies of the package, hence calls of their own. torchvision's operators are not needed, so its build need not
+# match torch's, and without its dependencies no second torch comes in.
 $(VENV)/testable: $(VENV)/installed
-	$(PIP) "$(TORCH)" huggingface_hub safetensors
+	$(PIP) "$(TORCH)" huggingface_hub safetensors pillow
 	$(PIP) --no-deps $(VISION)
 	$(PIP) --editable ".[test]"
 	@touch $@

@@ -21,10 +21,23 @@ if TYPE_CHECKING:
     from foretrain.hardware.load import load_cluster
     from foretrain.models.load import load_model
     from foretrain.models.model import Model
+    from foretrain.models.trace import from_module
+    from foretrain.models.traced import save_model
     from foretrain.sim.disturbance import Disturbance
     from foretrain.sim.plan import Plan
     from foretrain.sim.prediction import Prediction
     from foretrain.sim.recipe import Recipe
+    from foretrain.sim.schedules.base import Schedule
+    from foretrain.sim.schedules.dualpipe import DualPipe
+    from foretrain.sim.schedules.dualpipe_v import DualPipeV
+    from foretrain.sim.schedules.gpipe import GPipe
+    from foretrain.sim.schedules.interleaved import InterleavedOneForwardOneBackward
+    from foretrain.sim.schedules.interleaved_zb import InterleavedZeroBubble
+    from foretrain.sim.schedules.looped_bfs import LoopedBFS
+    from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
+    from foretrain.sim.schedules.zb_h1 import ZeroBubbleH1
+    from foretrain.sim.schedules.zb_h2 import ZeroBubbleH2
+    from foretrain.sim.schedules.zb_v import ZeroBubbleV
     from foretrain.sim.simulate import simulate
     from foretrain.software.load import load_software
 
@@ -32,15 +45,28 @@ __all__ = [
     "Accelerator",
     "Cluster",
     "Disturbance",
+    "DualPipe",
+    "DualPipeV",
     "Fabric",
     "ForetrainError",
+    "GPipe",
+    "InterleavedOneForwardOneBackward",
+    "InterleavedZeroBubble",
+    "LoopedBFS",
     "Model",
+    "OneForwardOneBackward",
     "Plan",
     "Prediction",
     "Recipe",
+    "Schedule",
+    "ZeroBubbleH1",
+    "ZeroBubbleH2",
+    "ZeroBubbleV",
+    "from_module",
     "load_cluster",
     "load_model",
     "load_software",
+    "save_model",
     "simulate",
 ]
 
@@ -48,15 +74,28 @@ _HOME = {
     "Accelerator": "foretrain.hardware.accelerator",
     "Cluster": "foretrain.hardware.cluster",
     "Disturbance": "foretrain.sim.disturbance",
+    "DualPipe": "foretrain.sim.schedules.dualpipe",
+    "DualPipeV": "foretrain.sim.schedules.dualpipe_v",
     "Fabric": "foretrain.hardware.fabric",
     "ForetrainError": "foretrain.errors",
+    "GPipe": "foretrain.sim.schedules.gpipe",
+    "InterleavedOneForwardOneBackward": "foretrain.sim.schedules.interleaved",
+    "InterleavedZeroBubble": "foretrain.sim.schedules.interleaved_zb",
+    "LoopedBFS": "foretrain.sim.schedules.looped_bfs",
     "Model": "foretrain.models.model",
+    "OneForwardOneBackward": "foretrain.sim.schedules.one_f_one_b",
     "Plan": "foretrain.sim.plan",
     "Prediction": "foretrain.sim.prediction",
     "Recipe": "foretrain.sim.recipe",
+    "Schedule": "foretrain.sim.schedules.base",
+    "ZeroBubbleH1": "foretrain.sim.schedules.zb_h1",
+    "ZeroBubbleH2": "foretrain.sim.schedules.zb_h2",
+    "ZeroBubbleV": "foretrain.sim.schedules.zb_v",
+    "from_module": "foretrain.models.trace",
     "load_cluster": "foretrain.hardware.load",
     "load_model": "foretrain.models.load",
     "load_software": "foretrain.software.load",
+    "save_model": "foretrain.models.traced",
     "simulate": "foretrain.sim.simulate",
 }
 

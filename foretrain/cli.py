@@ -22,6 +22,7 @@ from foretrain.cli_options import (
     RooflineOptions,
     ScalingOptions,
     SimulateOptions,
+    TraceOptions,
     takes,
 )
 from foretrain.errors import ForetrainError, nearest
@@ -100,6 +101,15 @@ def plot_collective(options: CollectiveOptions) -> None:
     from foretrain.cli_collective import run_collective  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_collective(options))
+
+
+@app.command()
+@takes(TraceOptions)
+def trace(options: TraceOptions) -> None:
+    """Trace a torch module without running it: a model for simulate."""
+    from foretrain.cli_trace import run_trace  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trace(options))
 
 
 @validate.command("published")

@@ -170,12 +170,28 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
         micro_batch=layout.micro_batch, recompute=layout.recompute, order=layout.order,
         cp=layout.cp, cp_mode=layout.cp_mode, cp_cut=layout.cp_cut, ep=layout.ep, expert_imbalance=layout.expert_imbalance,
         capacity_factor=layout.capacity_factor,
+        layers_per_stage=read_layers(layout.layers_per_stage), defer_embedding_wgrad=layout.defer_embedding_wgrad,
     )  # fmt: skip
     plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
     name = settings["plan"].get("schedule", layout.schedule)
     if name is not None:
         return replace(plan, schedule=schedule_by_name(name))
     return replace(plan, schedule=InterleavedOneForwardOneBackward() if plan.vpp > 1 else OneForwardOneBackward())
+
+
+def read_layers(text: str | None) -> tuple[int, ...] | None:
+    """Return the layers of each chunk that an option counts; None where it was not given.
+
+    Raises:
+        UsageError: where it is no list of whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        said = f"--layers-per-stage {shortened(text)} is no list of layers"
+        raise UsageError(f"{said}; give one number for each chunk, such as 7,8,8,7") from None
 
 
 def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Plan) -> tuple[Recipe, tuple[str, ...]]:

@@ -51,6 +51,12 @@ class LayoutOptions:
     shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp × cp]")] = None
     sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
+    layers_per_stage: Annotated[
+        str | None, typer.Option(help="Layers of each chunk, in the order of the model. [default: equal]", metavar="N,N,…")
+    ] = None
+    defer_embedding_wgrad: Annotated[
+        bool, typer.Option("--defer-embedding-wgrad", help="Output layer's weight gradient at the end of the pipeline.")
+    ] = False
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
     recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
@@ -123,6 +129,17 @@ class CollectiveOptions:
     ranks: Annotated[int | None, typer.Option(help="Accelerators that take part. [default: all]")] = None
     json: Annotated[bool, typer.Option("--json", help="Print the points as JSON, in SI units.")] = False
     out: Annotated[Path, typer.Option(help="Folder for collective.png, collective.svg and collective.csv.", metavar="DIR")] = Path("out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """What a trace takes."""
+
+    factory: Annotated[str, typer.Argument(help="Function or class that builds the module.", metavar="PACKAGE.MODULE:FACTORY")]
+    input: Annotated[tuple[str, ...], typer.Option(help="Shape of an input, samples first. Repeatable.", metavar="NxCxHxW")] = ()
+    input_dtype: Annotated[tuple[str, ...], typer.Option(help="Its dtype, such as int64. [default: float32]", metavar="DTYPE")] = ()
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Profile to write, for simulate --model.", metavar="FILE.yaml|json")] = None
 
 
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -19,6 +19,7 @@ from foretrain.hardware.kinds import FABRIC, FACILITY
 from foretrain.library import looks_like_path
 from foretrain.models.load import list_models, load_model
 from foretrain.models.model import Model
+from foretrain.models.timm_name import PREFIX
 from foretrain.sim.schedules.registry import SCHEDULES
 from foretrain.software import load as software
 from foretrain.units import show
@@ -96,6 +97,8 @@ def find(name: str) -> Shown:
     for kind, shelf in SHELVES.items():
         if (base if kind in COUNTED else name) in shelf.names():
             return shelf.shown(name)
+    if name.startswith(PREFIX):
+        return _model(name)
     if looks_like_path(name):
         return SHELVES[_kind_of_file(name)].shown(name)
     known = [one for shelf in SHELVES.values() for one in shelf.names()]

@@ -49,8 +49,8 @@ WORDS = {
     "library": ("nccl", "rccl", "xla", "gloo"),
     "attention": ("unfused", *KERNELS),
     "fused": (
-        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "optimizer", "batch_norm_relu",
-        "batch_norm_add_relu", "add_relu",
+        "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
+        "batch_norm_relu", "batch_norm_add_relu", "add_relu",
     ),
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),
@@ -59,7 +59,7 @@ WORDS = {
 """Fields that hold one or several of a few words."""
 _COUNTS = {
     "zero": (0, 3), "global_batch": (1, 10**9), "seq_len": (1, 10**9), "vocab": (1, 10**9), "hidden": (1, 10**9),
-    "ffn_hidden": (1, 10**9), "max_positions": (1, 10**9), "window": (1, 10**9),
+    "layers_per_stage": (0, 10**6), "ffn_hidden": (1, 10**9), "max_positions": (1, 10**9), "window": (1, 10**9),
 }  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def _scalar(kind: Any, spot: _Spot, value: str) -> Any:
     }
     if kind in readers:
         return readers[kind]()
-    if typing.get_origin(kind) in (frozenset, tuple) and typing.get_args(kind)[0] in (str, float):
+    if typing.get_origin(kind) in (frozenset, tuple) and typing.get_args(kind)[0] in (str, float, int):
         return _several(kind, spot, value)
     raise UsageError(f"--set {spot.path}: cannot be set from the command line; write a profile with `base:` and give it there")
 
@@ -198,7 +198,8 @@ def _word(spot: _Spot, value: str) -> str:
 
 def _several(kind: Any, spot: _Spot, value: str) -> Any:
     words = [word.strip() for word in value.split(",") if word.strip()]
-    items = [_word(spot, word) if typing.get_args(kind)[0] is str else _number(spot, word) for word in words]
+    one = typing.get_args(kind)[0]
+    items = [_scalar(one, spot, word) for word in words]
     return typing.get_origin(kind)(items)
 
 

@@ -20,6 +20,7 @@ OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
+        "--layers-per-stage", "--defer-embedding-wgrad",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
         "--unfold", "--slow", "--jitter", "--samples", "--detail", "--seed", "--power-cap", "--clock",
         "--lora-rank", "--lora-targets", "--freeze", "--json", "--out", "--help",
@@ -27,6 +28,7 @@ OPTIONS = {
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
+        "--layers-per-stage", "--defer-embedding-wgrad",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
         "--seq-len", "--image-size", "--mode",
         "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--json", "--out", "--help",
@@ -34,12 +36,14 @@ OPTIONS = {
     "plot power": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
+        "--layers-per-stage", "--defer-embedding-wgrad",
         "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
         "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
+    "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},
 }  # fmt: skip

@@ -56,6 +56,8 @@ def phase(piece: Slice) -> str:
     if piece.kind in PHASE_COLOURS:
         return piece.kind
     name = piece.name.lower()
+    if "backward weight" in name:
+        return "weight_gradient"
     if "backward" in name:
         return "backward"
     return "forward" if "forward" in name else "other"

@@ -26,8 +26,8 @@ CLASS_COLOURS = {
 """Colour of each class of the breakdown."""
 
 PHASE_COLOURS = {
-    "forward": SKY, "backward": BLUE, "optimizer": GREEN,
-    "tensor_parallel": ORANGE, "context_parallel": YELLOW, "expert_parallel": GREEN, "pipeline_parallel": PURPLE,
+    "forward": SKY, "backward": BLUE, "weight_gradient": YELLOW, "optimizer": GREEN,
+    "tensor_parallel": ORANGE, "context_parallel": "#999933", "expert_parallel": "#882255", "pipeline_parallel": PURPLE,
     "data_parallel": VERMILION, "host": DARK, "other": GREY,
 }
 """Colour of each phase in a Gantt chart."""

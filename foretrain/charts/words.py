@@ -40,6 +40,8 @@ def plan_words(plan: Plan) -> str:
     words += ["sequence parallel"] * plan.sequence_parallel
     words += [f"micro-batch {plan.micro_batch}"]
     words += [plan.schedule.name] * (plan.pp > 1)
+    words += [f"layers {'-'.join(map(str, plan.layers_per_stage))}"] if plan.layers_per_stage else []
+    words += ["output layer's gradient deferred"] * plan.defer_embedding_wgrad
     words += [f"recompute {plan.recompute}"]
     words += [f"ranks in order {plan.order}"] * (plan.order != ORDERS[0])
     return ", ".join(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.matmul import Cut, divided, gemm_kernel
 from foretrain.models.ops import Gemm, Kernel, Layout, Op
@@ -69,13 +69,13 @@ class Adapter(Op):
         made = [
             stream_kernel(f"{self.name}.scale", BACKWARD_PASSES * rows * outs * layout.element_bytes),
             self._product("up.dgrad", Gemm(batch=1, m=rows, n=self.rank, k=outs), self.out_features, layout),
-            self._product("up.wgrad", Gemm(batch=1, m=outs, n=self.rank, k=rows), self.out_features, layout),
+            replace(self._product("up.wgrad", Gemm(batch=1, m=outs, n=self.rank, k=rows), self.out_features, layout), weight_grad=True),
         ]
         if self.input_grad:
             made.append(self._product("down.dgrad", Gemm(batch=1, m=rows, n=ins, k=self.rank), self.in_features, layout))
             made.append(stream_kernel(f"{self.name}.sum", SUM_PASSES * rows * ins * layout.element_bytes))
-        made.append(self._product("down.wgrad", Gemm(batch=1, m=self.rank, n=ins, k=rows), self.in_features, layout))
-        return tuple(made)
+        down = self._product("down.wgrad", Gemm(batch=1, m=self.rank, n=ins, k=rows), self.in_features, layout)
+        return (*made, replace(down, weight_grad=True))
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, kept once for all that read it, and of the thin result."""

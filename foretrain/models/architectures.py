@@ -101,6 +101,16 @@ ARCHITECTURES = MappingProxyType(
             spec="foretrain.models.networks.unet3d:UNet3d",
             build="foretrain.models.networks.unet3d:build",
         ),
+        "timm": Architecture(
+            schema="foretrain.models.timm_schema:TimmFile",
+            spec="foretrain.models.timm_name:TimmModel",
+            build="foretrain.models.trace_timm:build",
+        ),
+        "traced": Architecture(
+            schema="foretrain.models.traced_schema:TracedFile",
+            spec="foretrain.models.traced:Traced",
+            build="foretrain.models.traced:build",
+        ),
         "dlrm": Architecture(
             schema="foretrain.models.sample_schema:DlrmFile",
             spec="foretrain.models.networks.dlrm:Dlrm",

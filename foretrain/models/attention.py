@@ -151,7 +151,7 @@ class CoreAttention(Op):
 
     def _scores_stream(self, name: str, traffic: Traffic, layout: Layout, *, backward: bool = False) -> Kernel:
         passes, launches = (traffic.backward, traffic.backward_launches) if backward else (traffic.forward, traffic.forward_launches)
-        return stream_kernel(f"{self.name}.{name}", self._scores(layout) * passes * layout.element_bytes, launches)
+        return stream_kernel(f"{self.name}.{name}", self._scores(layout) * passes * layout.bytes_of("softmax"), launches)
 
     def _softcap(self, name: str, passes: float, launches: int, layout: Layout) -> tuple[Kernel, ...]:
         if not self.softcap:

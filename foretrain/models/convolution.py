@@ -14,7 +14,9 @@ class Conv(Op):
     """`out_channels` filters of `kernel` over `in_channels` maps of `in_size`, to maps of `out_size`; channels count all groups.
 
     A transposed convolution runs the passes of the plain one that leads back: its forward pass is that one's data gradient.
-    `input_grad` is off where the input is data. A `shared` one has the filters of another. Tensor parallelism does not cut it.
+    `images` are convolved per sample: frames, windows. `input_grad` is off where the input is data; `own_weight` where the filters are
+    another op's, or made from them, which counts them. A `shared` one has the filters of another.
+    Tensor parallelism does not cut it.
     Source: Chetlur et al., cuDNN, arXiv:1410.0759, sections 2 and 3.
     """
 
@@ -32,6 +34,8 @@ class Conv(Op):
     input_grad: bool = True
     saves_input: bool = True
     shared: bool = False
+    images: int = 1
+    own_weight: bool = True
     group: str = ""
 
     @property
@@ -42,9 +46,7 @@ class Conv(Op):
     @property
     def parameters(self) -> int:
         """Filters and biases; none where they are those of another op, which counts them."""
-        if self.shared:
-            return 0
-        return self.in_channels * self.out_channels // self.groups * prod(self.kernel) + self.bias * self.out_channels
+        return 0 if self.shared else self._filters * self.own_weight + self.bias * self.out_channels
 
     @property
     def parameters_cut(self) -> bool:
@@ -58,23 +60,30 @@ class Conv(Op):
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the sum over pixels for the bias, then the passes for the gradients of the data and of the filters."""
         shape = self._shape(layout)
-        outputs = layout.micro_batch * self.out_channels * prod(self.out_size)
-        bias = stream_kernel(f"{self.name}.bias_grad", outputs * layout.element_bytes)
+        outputs = self._samples(layout) * self.out_channels * prod(self.out_size)
+        bias = replace(stream_kernel(f"{self.name}.bias_grad", outputs * layout.element_bytes), weight_grad=True)
         data = self._pass(f"{self.name}.dgrad", replace(shape, direction="forward" if self.transposed else "data"), layout)
-        weight = self._pass(f"{self.name}.wgrad", replace(shape, direction="weight"), layout)
+        weight = replace(self._pass(f"{self.name}.wgrad", replace(shape, direction="weight"), layout), weight_grad=True)
         return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, which the gradient of the filters reads."""
         kept = self.saves_input and self.trained
-        return layout.micro_batch * self.in_channels * prod(self.in_size) * layout.element_bytes if kept else 0.0
+        return self._samples(layout) * self.in_channels * prod(self.in_size) * layout.element_bytes if kept else 0.0
+
+    @property
+    def _filters(self) -> int:
+        return self.in_channels * self.out_channels // self.groups * prod(self.kernel)
+
+    def _samples(self, layout: Layout) -> int:
+        return layout.micro_batch * self.images
 
     def _shape(self, layout: Layout) -> Convolution:
         """Return the forward pass on one rank; of a transposed one, as the pass of the plain convolution that it is."""
         ins, outs = (self.in_channels, self.in_size), (self.out_channels, self.out_size)
         first, second = (outs, ins) if self.transposed else (ins, outs)
         return Convolution(
-            direction="data" if self.transposed else "forward", samples=layout.micro_batch, in_channels=first[0],
+            direction="data" if self.transposed else "forward", samples=self._samples(layout), in_channels=first[0],
             out_channels=second[0], groups=self.groups, in_size=first[1], out_size=second[1], kernel=self.kernel, stride=self.stride,
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.matmul import divided
 from foretrain.models.ops import Kernel, Layout, Op
@@ -47,7 +47,7 @@ class Embedding(Op):
         if not self.trained:
             return ()
         table_bytes = divided(self.vocab, layout.tp, self.pad_to) * self.width * layout.element_bytes
-        return (stream_kernel(f"{self.name}.wgrad", 3 * self._rows_bytes(layout) + table_bytes, 2),)
+        return (replace(stream_kernel(f"{self.name}.wgrad", 3 * self._rows_bytes(layout) + table_bytes, 2), weight_grad=True),)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return nothing: the tokens are the batch itself."""

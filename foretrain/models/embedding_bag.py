@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.ops import Kernel, Layout, Op
 from foretrain.models.stream import stream_kernel
@@ -48,8 +48,8 @@ class EmbeddingBags(Op):
         moved = self._sums(layout) * layout.element_bytes + 2 * self._looked_up(layout) * ROW_BYTES
         if self.sharded:
             # Look-ups are sorted by row before, so that equal rows are updated once: numbers, too few bytes to count.
-            return (stream_kernel(f"{self.name}.update", moved, 2),)
-        return (stream_kernel(f"{self.name}.wgrad", moved + self.parameters * ROW_BYTES, 2),)
+            return (replace(stream_kernel(f"{self.name}.update", moved, 2), weight_grad=True),)
+        return (replace(stream_kernel(f"{self.name}.wgrad", moved + self.parameters * ROW_BYTES, 2), weight_grad=True),)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return nothing: the row numbers are the batch itself."""

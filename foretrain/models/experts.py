@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from foretrain.models.matmul import Cut, divided
@@ -58,7 +58,8 @@ class GroupedLinear(Op):
         bias = stream_kernel(f"{self.name}.bias_grad", self._routed(layout) * width * layout.element_bytes)
         data = self._product(f"{self.name}.dgrad", rows, depth, width, layout)
         weight = self._product(f"{self.name}.wgrad", width, depth, rows, layout)
-        return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
+        weights = tuple(replace(kernel, weight_grad=True) for kernel in ((bias, weight) if self.bias else (weight,)))
+        return (*weights[:-1] * self.trained, *(data,) * self.input_grad, *weights[-1:] * self.trained)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the inputs, one copy for each expert that a token meets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from foretrain.inherit import Kind, read_tree
 from foretrain.library import Shelf
 from foretrain.models.architectures import architecture_of, build_model, imported
 from foretrain.models.model import Model
+from foretrain.models.timm_name import PREFIX, TimmModel, timm_model
 from foretrain.yamlfile import read_json_or_yaml
 
 SHELF = Shelf("model", Path(__file__).parent / "library")
@@ -23,22 +25,27 @@ def list_models() -> tuple[str, ...]:
     return SHELF.names()
 
 
-def load_model(name_or_path: str | Path, seq_len: int | None = None) -> Model:
-    """Return a model of the library, or of the profile at a path, at its own sequence length or another.
+def load_model(name_or_path: str | Path, seq_len: int | None = None, image_size: int | None = None) -> Model:
+    """Return a model of the library, of timm (`timm:resnet50`) or of the profile at a path, at its own size or another.
 
     Raises:
         UnknownNameError: where the library holds no such name.
         ProfileError: for a file that cannot be read or says what no model is; it holds every fault.
-        ModelError: for an impossible sequence length.
+        ModelError: for an impossible sequence length or image size.
     """
-    return build_model(load_spec(name_or_path)).at_sequence(seq_len)
+    spec = load_spec(name_or_path)
+    if isinstance(spec, TimmModel) and image_size is not None:
+        spec = replace(spec, image_size=image_size)  # rather than trace it at its own size first
+    return build_model(spec).at_sequence(seq_len).at_image(image_size)
 
 
 def load_spec(name_or_path: str | Path) -> Any:
-    """Return the dimensions of a model of the library or of the profile at a path, as its architecture has them.
+    """Return the dimensions of a model of the library, of timm (`timm:NAME`) or of the profile at a path, as its architecture has them.
 
     Raises as `load_model` does.
     """
+    if str(name_or_path).startswith(PREFIX):
+        return timm_model(str(name_or_path))
     # pydantic takes a tenth of a second to import, which `import foretrain` need not pay.
     from foretrain.faults import validate  # noqa: PLC0415
 

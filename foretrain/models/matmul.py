@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
@@ -42,6 +42,7 @@ class Linear(Op):
     where the input is data and needs no gradient; a frozen weight, not `trained`, has none either, and its input is then not saved.
     A `shared` weight is one that another op holds: its gradient is made here too, its parameters are counted there. `parts` names the
     products that a framework keeps apart, with their outputs, where they are run as one here.
+    `own_weight` is off where the weight is another op's, or made from one, which counts it.
     """
 
     name: str
@@ -57,12 +58,13 @@ class Linear(Op):
     input_grad: bool = True
     shared: bool = False
     parts: tuple[tuple[str, int], ...] = ()
+    own_weight: bool = True
     group: str = ""
 
     @property
     def parameters(self) -> int:
         """Weights and biases, where they are held."""
-        return 0 if self.shared else (self.in_features + self.bias) * self.out_features
+        return 0 if self.shared else (self.in_features * self.own_weight + self.bias) * self.out_features
 
     @property
     def parameters_cut(self) -> bool:
@@ -82,8 +84,8 @@ class Linear(Op):
         """
         rows, width, depth = self._shape(layout)
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
-        weight = self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout)
-        bias = stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes)
+        weight = replace(self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout), weight_grad=True)
+        bias = replace(stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), weight_grad=True)
         return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
 
     def saved_bytes(self, layout: Layout) -> float:

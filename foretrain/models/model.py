@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from foretrain.errors import ModelError
 from foretrain.models.ops import Boundary, Layout, Op
@@ -68,6 +68,8 @@ class Model:
     undivided: str = ""
     tied_trained: bool = True
     assumed: tuple[str, ...] = ()
+    uncut: Mapping[str, str] = field(default_factory=dict)
+    """Why it cannot be cut: by `pipeline` or by `tensor`; empty where it can, or the reason is evident."""
 
     @property
     def depth(self) -> int:

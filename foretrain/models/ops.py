@@ -13,6 +13,8 @@ from enum import IntEnum
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
+FP32_BYTES = 4.0
+
 
 class KernelKind(IntEnum):
     """What bounds a kernel, and so which cost model prices it."""
@@ -43,6 +45,12 @@ class Layout:
     def rows(self, tokens: int) -> int:
         """Return the rows of one micro-batch on one context-parallel rank, of `tokens` a sample."""
         return -(-self.micro_batch * tokens // self.cp)
+    wide: frozenset[str] = frozenset()
+    """Patterns that mixed precision leaves in fp32."""
+
+    def bytes_of(self, pattern: str) -> float:
+        """Return the bytes of an element in the kernels of a pattern."""
+        return FP32_BYTES if pattern in self.wide else self.element_bytes
 
     @property
     def sequence_cut(self) -> int:
@@ -138,6 +146,8 @@ class Kernel:
     gemm: Gemm | None = None
     attention: FusedAttention | None = None
     convolution: Convolution | None = None
+    weight_grad: bool = False
+    """Makes a gradient of weights, which nothing else of the backward pass waits for."""
 
 
 class Op(ABC):

@@ -11,20 +11,10 @@ from __future__ import annotations
 from foretrain.errors import ModelError, nearest
 from foretrain.models.stream import Traffic
 
-FUSION_PATTERNS = frozenset(
-    {
-        "bias_gelu",
-        "swiglu",
-        "bias_dropout_add",
-        "norm",
-        "softmax",
-        "cross_entropy",
-        "rotary",
-        "batch_norm_relu",
-        "batch_norm_add_relu",
-        "add_relu",
-    }
-)
+FUSION_PATTERNS = frozenset({
+    "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "batch_norm_relu",
+    "batch_norm_add_relu", "add_relu",
+})  # fmt: skip
 """The names that `Layout.fused` may hold and that some op listens to."""
 
 # One kernel: read x, write y. Backward: x and dy to dx, then both once more for the gradients of the weights. PyTorch's own

@@ -1,44 +1,40 @@
-"""A recurrent layer: products over all steps at once where they can be, and one after another where they cannot."""
+"""Recurrent layers (LSTM, GRU, plain) as a library runs them: the inputs' products at once, the states' products step by step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from foretrain.errors import ModelError, nearest
 from foretrain.models.matmul import gemm_kernel
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+Cell = Literal["lstm", "gru", "rnn"]
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+KEPT = {"lstm": 6, "gru": 5, "rnn": 1}
+"""Vectors of the hidden width that a step keeps: gates, state and output (GRU: the reset candidate besides); plain: its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrent(Op):
-    """`steps` steps of a cell of `hidden` units in one or two `directions`, over inputs of `in_features`.
+    """`layers` of `directions` cells over `steps` of a sequence; layers after the first read what the one before wrote.
 
-    The input's product covers all steps and directions at once; the state's product and the gates come step by step. Backward likewise,
-    with both gradients of weights over all steps at once. Source: Appleyard, Kocisky, Blunsom, arXiv:1604.01946, sections 3 and 4.
+    Source: Appleyard et al., Optimizing performance of recurrent neural networks on GPUs, arXiv:1604.01946, sections 3.1 and 3.2
+    (gates side by side in one product; inputs of all steps in one product).
     """
 
     name: str
-    cell: str
+    cell: Cell
     steps: int
     in_features: int
     hidden: int
+    layers: int = 1
     directions: int = 1
-    saves_input: bool = True
+    bias: bool = True
     trained: bool = True
+    input_grad: bool = True
+    saves_input: bool = True
     group: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse unknown cells."""
-        if self.cell not in GATES:
-            raise ModelError(f"cell {self.cell!r} is unknown; use one of {', '.join(GATES)}{nearest(self.cell, GATES)}")
-
-    @property
-    def width(self) -> int:
-        """Gate values of a step in one direction."""
-        return GATES[self.cell] * self.hidden
 
     @property
     def ordered(self) -> bool:
@@ -47,8 +43,8 @@ class Recurrent(Op):
 
     @property
     def parameters(self) -> int:
-        """Weights of input and state, and, as cuDNN has it, a bias for each."""
-        return self.directions * self.width * (self.in_features + self.hidden + 2)
+        """Weights of inputs and states, and both biases of each gate."""
+        return self.directions * sum(self._width * (ins + self.hidden + 2 * self.bias) for ins in self._widths())
 
     @property
     def parameters_cut(self) -> bool:
@@ -56,31 +52,65 @@ class Recurrent(Op):
         return False
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the input's product, then the steps."""
-        rows = layout.micro_batch * self.steps
-        inputs = gemm_kernel(f"{self.name}.input", Gemm(batch=1, m=rows, n=self._all, k=self.in_features), layout.element_bytes)
-        state = self._stepped(f"{self.name}.state", Gemm(batch=1, m=layout.micro_batch, n=self.width, k=self.hidden), layout)
-        return inputs, state, self._gates(f"{self.name}.gates", layout, passes=1)
+        """Return for each layer the product of its inputs, the products of its states, and the cells' vector operations."""
+        return tuple(kernel for layer, ins in enumerate(self._widths()) for kernel in self._layer(self._label(layer), ins, layout))
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return the steps in reverse, then the gradients of the input and of both weights."""
-        rows, element_bytes = layout.micro_batch * self.steps, layout.element_bytes
-        state = self._stepped(f"{self.name}.state.dgrad", Gemm(batch=1, m=layout.micro_batch, n=self.hidden, k=self.width), layout)
-        data = gemm_kernel(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=self.in_features, k=self._all), element_bytes)
-        weight = gemm_kernel(f"{self.name}.wgrad", Gemm(batch=1, m=self._all, n=self.in_features, k=rows), element_bytes)
-        own = gemm_kernel(f"{self.name}.state.wgrad", Gemm(batch=self.directions, m=self.width, n=self.hidden, k=rows), element_bytes)
-        bias = stream_kernel(f"{self.name}.bias_grad", rows * self._all * element_bytes)
-        made = (self._gates(f"{self.name}.gates.grad", layout, passes=2), state, data)
-        return (*made, weight, own, bias) if self.trained else made
+        """Return for each layer, last first, the steps in reverse, then the gradients of its inputs and of both its weights."""
+        found: list[Kernel] = []
+        for layer, ins in reversed(list(enumerate(self._widths()))):
+            name = self._label(layer)
+            found += self._states(name, layout)
+            found += (self._inputs_grad(name, ins, layout),) * bool(layer or self.input_grad)
+            found += self._weights_grad(name, ins, layout) if self.trained else ()
+        return tuple(found)
 
     def saved_bytes(self, layout: Layout) -> float:
-        """Return the bytes of the input, the gates and the states of every step."""
-        kept = self.in_features * self.saves_input + self._all + 2 * self.directions * self.hidden
+        """Return the bytes of the input, and of what each step keeps."""
+        kept = self.layers * self.directions * KEPT[self.cell] * self.hidden + self.saves_input * self.in_features
         return layout.micro_batch * self.steps * kept * layout.element_bytes
 
+    def _widths(self) -> tuple[int, ...]:
+        return (self.in_features, *(self.directions * self.hidden for _ in range(self.layers - 1)))
+
+    def _label(self, layer: int) -> str:
+        return self.name if self.layers == 1 else f"{self.name}.{layer}"
+
     @property
-    def _all(self) -> int:
-        return self.directions * self.width
+    def _width(self) -> int:
+        """Gate values of a step in one direction."""
+        return GATES[self.cell] * self.hidden
+
+    def _layer(self, name: str, ins: int, layout: Layout) -> tuple[Kernel, ...]:
+        # Both directions read the same inputs: one product with their gates side by side.
+        inputs = Gemm(batch=1, m=self._rows(layout), n=self.directions * self._width, k=ins)
+        states = Gemm(batch=1, m=layout.micro_batch, n=self._width, k=self.hidden)
+        return (
+            gemm_kernel(f"{name}.input", inputs, layout.element_bytes), self._stepped(f"{name}.state", states, layout),
+            self._gates(f"{name}.gates", layout, passes=1),
+        )  # fmt: skip
+
+    def _states(self, name: str, layout: Layout) -> tuple[Kernel, ...]:
+        states = Gemm(batch=1, m=layout.micro_batch, n=self.hidden, k=self._width)
+        return self._gates(f"{name}.gates.grad", layout, passes=2), self._stepped(f"{name}.state.dgrad", states, layout)
+
+    def _inputs_grad(self, name: str, ins: int, layout: Layout) -> Kernel:
+        inputs = Gemm(batch=1, m=self._rows(layout), n=ins, k=self.directions * self._width)
+        return gemm_kernel(f"{name}.dgrad", inputs, layout.element_bytes)
+
+    def _weights_grad(self, name: str, ins: int, layout: Layout) -> tuple[Kernel, ...]:
+        rows, every = self._rows(layout), self.directions * self._width
+        inputs = Gemm(batch=1, m=every, n=ins, k=rows)
+        states = Gemm(batch=self.directions, m=self._width, n=self.hidden, k=rows)
+        products = (
+            gemm_kernel(f"{name}.wgrad", inputs, layout.element_bytes),
+            gemm_kernel(f"{name}.state.wgrad", states, layout.element_bytes),
+        )
+        bias = stream_kernel(f"{name}.bias_grad", rows * every * layout.element_bytes)
+        return tuple(replace(kernel, weight_grad=True) for kernel in ((*products, bias) if self.bias else products))
+
+    def _rows(self, layout: Layout) -> int:
+        return layout.micro_batch * self.steps
 
     def _stepped(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
         """Return one product per step and direction; the weights are read again for each."""
@@ -92,5 +122,5 @@ class Recurrent(Op):
 
     def _gates(self, name: str, layout: Layout, passes: int) -> Kernel:
         """Return the gates: two sums per gate are read, activations and two states written; backward reads and writes all of it."""
-        elements = layout.micro_batch * self.steps * self.directions * (3 * self.width + 3 * self.hidden)
+        elements = self._rows(layout) * self.directions * (3 * self._width + 3 * self.hidden)
         return stream_kernel(name, passes * elements * layout.element_bytes, self.steps * self.directions)

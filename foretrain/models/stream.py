@@ -80,7 +80,7 @@ class Streaming(Op):
         traffic = self._traffic(layout)
         if not traffic.forward_launches:
             return ()
-        moved = self._share(layout) * (traffic.forward * layout.element_bytes + self.mask_bytes)
+        moved = self._share(layout) * (traffic.forward * layout.bytes_of(self.pattern) + self.mask_bytes)
         return (stream_kernel(self.name, moved, traffic.forward_launches),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
@@ -88,7 +88,7 @@ class Streaming(Op):
         traffic = self._traffic(layout)
         if not traffic.backward_launches:
             return ()
-        moved = self._share(layout) * (traffic.backward * layout.element_bytes + self.mask_bytes)
+        moved = self._share(layout) * (traffic.backward * layout.bytes_of(self.pattern) + self.mask_bytes)
         return (stream_kernel(f"{self.name}.grad", moved, traffic.backward_launches),)
 
     def saved_bytes(self, layout: Layout) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from math import ceil, log, log2, sqrt
+from math import ceil, log, log2, prod, sqrt
 
 from foretrain.errors import ModelError
 from foretrain.hardware.accelerator import Accelerator
@@ -15,6 +15,8 @@ from foretrain.software.profile import Software
 
 REORDERS = 2
 """Transposes around a convolution, one for each tensor of maps."""
+PART_DEPTH = 256
+"""Depth of a product that is worth a unit of its own where tiles are few."""
 PARTIAL_BYTES = 4.0
 """Partial sums are fp32."""
 
@@ -98,6 +100,7 @@ class Pricer:
         launches = kernel.launches + reorders
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
+        awake_s = reorder_s + bound * self._filled(kernel, by_math=by_math)
         power = self.accelerator.power
         return Work(
             math_s=bound if by_math else 0.0,
@@ -106,9 +109,24 @@ class Pricer:
             host_s=self.software.host.launch_s * launches,
             math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
             memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
-            busy_j=power.busy_w * point.busy_power * point.duty * (bound + reorder_s + overhead_s),
+            busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
+
+    def _filled(self, kernel: Kernel, *, by_math: bool) -> float:
+        """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
+
+        A product fills as many units as it has tiles of the smallest kind and parts of its depth; a memory-bound kernel all but its ramp.
+        """
+        if not by_math:
+            ramp = self.accelerator.memory.half_bytes * kernel.launches
+            return kernel.moved_bytes / (kernel.moved_bytes + ramp) if kernel.moved_bytes else 0.0
+        gemm = kernel.gemm if kernel.convolution is None else kernel.convolution.gemm
+        if gemm is None:
+            return 1.0
+        rows, columns = min(self.accelerator.matmul.tiles, key=prod)
+        blocks = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) * max(1, gemm.k // PART_DEPTH)
+        return min(1.0, blocks / self.accelerator.compute_units)
 
     def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.

@@ -8,7 +8,7 @@ from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.sim.algorithms.base import PASSES, wire_share
 from foretrain.sim.collectives import choice, options
-from foretrain.sim.divisors import closest
+from foretrain.sim.cut import closest
 from foretrain.sim.placement import Span
 
 

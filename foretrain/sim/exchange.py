@@ -11,11 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from foretrain.sim.passes import DIRECTIONS
 from foretrain.sim.placement import Span
-from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
+from foretrain.sim.program import Instruction
+from foretrain.sim.schedules.base import FORWARD
 from foretrain.sim.segment import DATA
 from foretrain.sim.stagework import StageWork
-from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
@@ -33,9 +34,11 @@ class Exchange(ABC):
         self.work = work
         self.member = member
         self.classes = classes
-        self._cache: dict[tuple[str, int, bool], Instructions] = {}
+        self._cache: dict[tuple[int, int, bool], Instructions] = {}
         self._gathers: dict[tuple[int, int], Instructions] = {}
         """Waits for parameters that were gathered ahead, by chunk and first unit."""
+        self._postponed: list[tuple[str, float, float]] = []
+        """Names, parameters and experts' among them of reductions whose gradients come at the end of the step."""
         self._reductions: Instructions = []
         """Waits for reductions that run behind the last backward passes."""
 
@@ -55,41 +58,38 @@ class Exchange(ABC):
     @property
     @abstractmethod
     def last_apart(self) -> bool:
-        """Whether the last backward pass of a chunk differs from the others."""
+        """Whether the last gradient of a chunk's weights differs from the others."""
 
     @abstractmethod
-    def _forward(self, chunk: int, *, first: bool) -> Instructions: ...
+    def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions: ...
 
-    @abstractmethod
-    def _backward(self, chunk: int, *, last: bool) -> Instructions: ...
-
-    def forward(self, chunk: int, *, first: bool, receive: int | None, to: int | None) -> Instructions:
-        """Return one forward pass of a chunk, with its messages."""
-        return self._between(receive, self._once("F", chunk, first), to)
-
-    def backward(self, chunk: int, *, last: bool, receive: int | None, to: int | None) -> Instructions:
-        """Return one backward pass of a chunk, with its messages."""
-        return self._between(receive, self._once("B", chunk, last), to)
-
-    def _once(self, kind: str, chunk: int, special: bool) -> Instructions:  # noqa: FBT001 - part of a cache key
+    def passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
+        """Return one pass of a chunk; `special` where it is the first forward or the last gradient of weights and stands apart."""
         key = (kind, chunk, special)
         if key not in self._cache:
-            self._cache[key] = self._forward(chunk, first=special) if kind == "F" else self._backward(chunk, last=special)
+            self._cache[key] = self._passed(kind, chunk, special=special)
         return self._cache[key]
-
-    def _between(self, receive: int | None, passes: Instructions, to: int | None) -> Instructions:
-        before = [] if receive is None else [Instruction(RECEIVE, receive)]
-        if to is None:
-            return before + passes
-        return before + passes + [Instruction(SEND if self.context.software.overlap.pipeline else SEND_AND_WAIT, to)]
 
     def _collective(self, name: str, kind: str, size_bytes: float, span: Span) -> tuple[Instruction, Instruction] | None:
         """Return (issue, wait) of a data-parallel collective; None where it is free."""
         cost = self.context.cost(kind, size_bytes, span)
         if cost.total_s == 0.0:
             return None
-        group = (self.member.stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
-        return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1)
+        return self.context.start(name, DATA, cost, group=self._group(self.member.stage), members=self.classes, stream=1)
+
+    def _across_copies(self, name: str, size_bytes: float, span: Span) -> tuple[Instruction, Instruction] | None:
+        """Return (issue, wait) of an all-reduce in which the stage takes part that holds the other copy of the same parts, if one does."""
+        twin = self.context.placement.twin(self.member.stage)
+        if twin is None:
+            return self._collective(name, "all_reduce", size_bytes, span)
+        cost = self.context.cost("all_reduce", size_bytes, span)
+        if cost.total_s == 0.0:
+            return None
+        group = self._group(min(twin, self.member.stage)) + 2
+        return self.context.start(name, DATA, cost, group=group, members=2 * self.classes, stream=1)
+
+    def _group(self, stage: int) -> int:
+        return (stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
 
     def _reduction(self, name: str, parameters: float, experts: float = 0.0) -> list[tuple[Instruction, Instruction]]:
         """Return the collectives that bring the gradients of `parameters` to where the optimizer needs them; none of no parameters.
@@ -98,20 +98,20 @@ class Exchange(ABC):
         """
         placement, stage = self.context.placement, self.member.stage
         dense, plan = parameters - experts, placement.plan
-        found = self._reduced(name, dense, plan.shards, placement.shard_span(stage), placement.replica_span(stage)) if dense else []
+        found = self._over(name, dense, plan.shards, placement.shard_span(stage), placement.replica_span(stage)) if dense else []
         if experts:
             spans = placement.expert_shard_span(stage), placement.expert_replica_span(stage)
-            found += self._reduced(f"experts' {name}", experts, plan.expert_shards, *spans)
+            found += self._over(f"experts' {name}", experts, plan.expert_shards, *spans)
         return [pair for pair in found if pair is not None]
 
-    def _reduced(self, name: str, parameters: float, shards: int, shard: Span, replica: Span) -> list[Pair | None]:
+    def _over(self, name: str, parameters: float, shards: int, shard: Span, replica: Span) -> list[Pair | None]:
         """Return the reduction over the ranks that share one copy, and over those that hold the same shard."""
         size = parameters * self.context.numbers.state.reduce_bytes
         if shards == 1:
-            return [self._collective(f"all-reduce {name}", "all_reduce", size, replica)]
+            return [self._across_copies(f"all-reduce {name}", size, replica)]
         return [
             self._collective(f"reduce-scatter {name}", "reduce_scatter", size, shard),
-            self._collective(f"all-reduce {name}", "all_reduce", size / shards, replica),
+            self._across_copies(f"all-reduce {name}", size / shards, replica),
         ]
 
     def _gather(self, name: str, parameters: float, experts: float = 0.0) -> list[tuple[Instruction, Instruction]]:
@@ -125,10 +125,10 @@ class Exchange(ABC):
         return [pair for pair in found if pair is not None]
 
     def _tied(self) -> Instructions:
-        """Return the all-reduce of the tied embedding's gradient between the first and last stage."""
+        """Return the all-reduce of the tied embedding's gradient between the stages that hold the ends of the model, if two do."""
         placement, plan = self.context.placement, self.context.placement.plan
         model = placement.model
-        if plan.pp == 1 or not (model.tied_parameters and model.tied_trained) or self.member.stage not in (0, plan.pp - 1):
+        if not (model.tied_parameters and model.tied_trained) or self.member.stage not in placement.tied_stages:
             return []
         size = placement.model.tied_parameters / plan.tp * self.context.numbers.state.reduce_bytes
         cost = self.context.cost("all_reduce", size, placement.tied_span(self.member.replica.replica))
@@ -147,7 +147,7 @@ class Replicated(Exchange):
     @property
     def last_apart(self) -> bool:
         """Whether gradients are reduced behind the last backward passes."""
-        return self.context.placement.plan.copies > 1 and self.context.software.overlap.gradient_reduce
+        return self.context.placement.exchanges and self.context.software.overlap.gradient_reduce
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return the gathers of updated parameters that hide behind the first forward passes."""
@@ -161,30 +161,44 @@ class Replicated(Exchange):
                 self._gathers[chunk, first] = [wait for _, wait in pairs]
         return tuple(issued)
 
-    def _forward(self, chunk: int, *, first: bool) -> Instructions:
-        if not first:
-            return list(self.work.forward(chunk))
+    def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
+        if not special:
+            return list(self.work.play(DIRECTIONS[kind], chunk))
+        return self._first(chunk) if kind == FORWARD else self._last(DIRECTIONS[kind], chunk)
+
+    def _first(self, chunk: int) -> Instructions:
+        """Return a forward pass that waits for its parameters bucket by bucket."""
         result: Instructions = []
         for start, stop, _, _ in self._buckets(chunk):
             result += self._gathers.get((chunk, start), [])
-            result += self.work.forward(chunk, start, stop)
+            result += self.work.play(DIRECTIONS[FORWARD], chunk, start, stop)
         return result
 
-    def _backward(self, chunk: int, *, last: bool) -> Instructions:
-        if not last:
-            return list(self.work.backward(chunk))
+    def _last(self, direction: str, chunk: int) -> Instructions:
+        """Return a pass that completes gradients of weights, and starts to reduce each bucket when it is whole."""
         result: Instructions = []
         for start, stop, parameters, experts in reversed(self._buckets(chunk)):
-            result += self.work.backward(chunk, start, stop)
-            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters, experts):
-                result.append(issue)
-                self._reductions.append(wait)
+            result += self.work.play(direction, chunk, start, stop)
+            name = f"gradients {chunk}.{start}-{stop}"
+            if any(unit.deferred for unit in self.work.state.units[chunk][start:stop]):
+                self._postponed.append((name, parameters, experts))
+            else:
+                result += self._reduced(name, parameters, experts)
         return result
+
+    def _reduced(self, name: str, parameters: float, experts: float) -> Instructions:
+        """Return what starts the reduction of a bucket; the end of the step waits for it."""
+        pairs = self._reduction(name, parameters, experts)
+        self._reductions += [wait for _, wait in pairs]
+        return [issue for issue, _ in pairs]
 
     def end(self) -> tuple[Instruction, ...]:
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
-        result: Instructions = list(self._reductions)
-        if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.copies > 1:
+        microbatches = self.context.placement.microbatches_each
+        result: Instructions = [step for chunk in range(len(self.work.state.units)) for step in self.work.deferred(chunk, microbatches)]
+        result += [issue for late in self._postponed for issue in self._reduced(*late)]
+        result += self._reductions
+        if not self.context.software.overlap.gradient_reduce and self.context.placement.exchanges:
             for pair in self._reduction("gradients", self.work.state.trained, self.work.state.experts_trained):
                 result += pair
         result += self._tied()
@@ -209,83 +223,3 @@ class Replicated(Exchange):
         if start < len(self.work.state.units[chunk]):
             buckets.append((start, len(self.work.state.units[chunk]), held, experts))
         return buckets
-
-
-class FullySharded(Exchange):
-    """Parameters are gathered unit by unit before each pass and freed after; gradients are reduced to shards as they come."""
-
-    @property
-    def first_apart(self) -> bool:
-        """No: every pass gathers."""
-        return False
-
-    @property
-    def last_apart(self) -> bool:
-        """Whether the step ends with waiting for the last reduction."""
-        return self.context.placement.plan.copies > 1
-
-    def begin(self) -> tuple[Instruction, ...]:
-        """Return nothing: the first gather belongs to the first pass."""
-        return ()
-
-    def _forward(self, chunk: int, *, first: bool) -> Instructions:
-        return self._pass(chunk, list(range(len(self.work.state.units[chunk]))), "forward", last=False)
-
-    def _backward(self, chunk: int, *, last: bool) -> Instructions:
-        return self._pass(chunk, list(range(len(self.work.state.units[chunk])))[::-1], "backward", last=last)
-
-    def end(self) -> tuple[Instruction, ...]:
-        """Return the wait for the last reduction and the optimizer."""
-        return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
-
-    def _pass(self, chunk: int, order: list[int], direction: str, *, last: bool) -> Instructions:
-        """Gather one unit ahead, play, free, reduce: two units are whole at a time. Backward, units that stand still are left out."""
-        units = self.work.state.units[chunk]
-        if direction == "backward":
-            order = [unit for unit in order if not units[unit].block.still]
-        whole = [self._whole_bytes(unit, direction) for unit in units]
-        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters, units[unit].experts) for unit in order}
-        result: Instructions = []
-        ahead = 1 if self.context.software.overlap.parameter_gather else 0
-        for position, unit in enumerate(order):
-            coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
-            for other in coming:
-                result.append(Instruction(RESIZE, whole[other]))
-                result += [issue for issue, _ in gathers[other]]
-            result += [wait for _, wait in gathers[unit]]
-            result += self._compute(direction, chunk, unit)
-            if direction == "backward":
-                result += self._reduce(chunk, unit, last=last)
-            result.append(Instruction(RESIZE, -whole[unit]))
-        return result
-
-    def _compute(self, direction: str, chunk: int, unit: int) -> Instructions:
-        play = self.work.forward if direction == "forward" else self.work.backward
-        return list(play(chunk, unit, unit + 1))
-
-    def _reduce(self, chunk: int, unit: int, *, last: bool) -> Instructions:
-        made = self.work.state.units[chunk][unit]
-        pairs = self._reduction(f"gradients {chunk}.{unit}", made.trained, made.experts_trained)
-        if not pairs:
-            return []
-        if last:
-            self._reductions.append(pairs[-1][1])
-        exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
-        return [issue for issue, _ in pairs] + exposed
-
-    def _whole_bytes(self, unit: Unit, direction: str) -> float:
-        """Return what a unit takes while it is whole: its parameters, and backward the gradient that is not reduced yet."""
-        state = self.context.numbers.state
-        if self.context.placement.plan.shards == 1:
-            return 0.0
-        whole = self.context.placement.plan.expert_shards == 1  # experts that no other rank has a shard of are never gathered
-        parameters, trained = (
-            (unit.parameters - unit.experts, unit.trained - unit.experts_trained) if whole else (unit.parameters, unit.trained)
-        )
-        return parameters * state.gather_bytes + (trained * state.reduce_bytes if direction == "backward" else 0.0)
-
-
-def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:
-    """Return the exchange that the plan asks for."""
-    kind = FullySharded if context.placement.plan.zero == 3 else Replicated
-    return kind(context, work, member, classes)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 
 from foretrain.errors import PlanError
-from foretrain.models.ops import Layout
+from foretrain.models.ops import FP32_BYTES, Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.context import MODES
 from foretrain.sim.cost import Pricer
 from foretrain.sim.disturbance import CALM
-from foretrain.sim.exchange import exchange_for
-from foretrain.sim.expansion import Expansion
+from foretrain.sim.expansion import Ends, Expansion
 from foretrain.sim.inline import Spans
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
-from foretrain.sim.schedules.base import BACKWARD, FORWARD
+from foretrain.sim.schedules.seats import Seat
 from foretrain.sim.segment import SegmentBook
+from foretrain.sim.sharded import exchange_for
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_states
 from foretrain.software.profile import Software
@@ -44,10 +44,6 @@ class Lowered:
     pricer: Pricer
 
 
-Ends = tuple[int | None, int | None]
-"""Channel that a pass receives from and channel that it sends to; None at the ends of the pipeline."""
-
-
 class Context:
     """What lowering shares between ranks: pricer, passes per tensor span, segment book, collective and channel tables."""
 
@@ -64,11 +60,13 @@ class Context:
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
+            wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
             cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
         self.governor = Governor(accelerator.power)
         self._passes: dict[tuple[Spans, int | None, float], Passes] = {}
+        self._exchange_w: dict[int, float] = {}
         self.operations: dict[tuple[object, ...], tuple[Operation, Passes]] = {}
         """How passes are run, by what they are made of."""
         self.work: dict[tuple[object, ...], StageWork] = {}
@@ -94,17 +92,22 @@ class Context:
         """Return the cost of a collective under this software."""
         return collective(kind, size_bytes, span, self.placement.cluster, self.software.collective_scale)
 
-    def message_j(self, chunk: int) -> float:
-        """Return the joules of the larger message that a pass of a model chunk sends; none where the pipeline has one stage."""
+    def message_j(self, part: int) -> float:
+        """Return the joules of the larger message that a pass of a part of the model sends; none where the pipeline has one stage."""
         placement = self.placement
         if placement.plan.pp == 1:
             return 0.0
-        edges = range(max(1, chunk), min(chunk + 2, len(placement.chunk_layers)))
+        edges = range(max(1, part), min(part + 2, len(placement.chunk_layers)))
         largest = max((placement.input_elements(edge) for edge in edges), default=0)
         return boundary_bytes(self, largest) * placement.cluster.accelerator.power.link_j_per_byte
 
     def exchange_w(self, stage: int) -> float:
         """Return the watts of an accelerator's links while data-parallel ranks of a stage exchange at full rate."""
+        if stage not in self._exchange_w:
+            self._exchange_w[stage] = self._exchanged_w(stage)
+        return self._exchange_w[stage]
+
+    def _exchanged_w(self, stage: int) -> float:
         placement = self.placement
         spans = (placement.shard_span(stage), placement.replica_span(stage)) if placement.plan.shards > 1 else (placement.data_span(stage),)
         costs = (self.cost("reduce_scatter", EXCHANGED_BYTES, span) for span in spans)
@@ -190,26 +193,31 @@ def _members(placement: Placement) -> list[Member]:
     ]
 
 
-def _channels(context: Context, members: list[Member]) -> dict[tuple[int, int, int], Ends]:
-    """Return for every (member, kind, chunk) the channels that it receives from and sends to."""
-    plan = context.placement.plan
+def _channels(context: Context, members: list[Member]) -> dict[tuple[int, bool, int], Ends]:
+    """Return for every (member, forward, chunk) the channels that it receives from and sends to; neighbours on one stage need none."""
     number = {(m.replica.replica, m.stage, m.context, m.tensor): index for index, m in enumerate(members)}
-    into: dict[tuple[int, int, int], int] = {}
-    out: dict[tuple[int, int, int], int] = {}
+    seats = context.placement.seats
+    into: dict[tuple[int, bool, int], int] = {}
+    out: dict[tuple[int, bool, int], int] = {}
     costs: dict[tuple[bool, int, int], TransferCost] = {}
-    passes = [(kind, chunk) for chunk in range(plan.vpp) for kind in (FORWARD, BACKWARD)]
+    neighbours = {
+        (seat, step): after
+        for line in context.placement.lines
+        for before, behind in pairwise(line)
+        for seat, after, step in ((before, behind, True), (behind, before, False))
+    }
+    passes = [(forward, chunk) for chunk in range(context.placement.chunks) for forward in (True, False)]
     for index, member in enumerate(members):
-        for kind, chunk in passes:
-            own = chunk * plan.pp + member.stage
-            following = own + (1 if kind == FORWARD else -1)
-            if not 0 <= following < plan.pp * plan.vpp:
+        for forward, chunk in passes:
+            seat = neighbours.get((Seat(member.stage, chunk), forward))
+            if seat is None or seat.stage == member.stage:
                 continue
-            stage, next_chunk = following % plan.pp, following // plan.pp
-            target = number[member.replica.replica, stage, member.context, member.tensor]
-            elements = context.placement.message_elements(own, following)
-            context.channels.append(ChannelSpec(source=index, target=target, cost=_message(context, member, stage, elements, costs)))
-            out[index, kind, chunk] = into[target, kind, next_chunk] = len(context.channels) - 1
-    keys = [(index, kind, chunk) for index in range(len(members)) for kind, chunk in passes]
+            target = number[member.replica.replica, seat.stage, member.context, member.tensor]
+            elements = context.placement.message_elements(seats[Seat(member.stage, chunk)], seats[seat])
+            cost = _message(context, member, seat.stage, elements, costs)
+            context.channels.append(ChannelSpec(source=index, target=target, cost=cost))
+            out[index, forward, chunk] = into[target, forward, seat.chunk] = len(context.channels) - 1
+    keys = [(index, forward, chunk) for index in range(len(members)) for forward, chunk in passes]
     return {key: (into.get(key), out.get(key)) for key in keys}
 
 
@@ -241,7 +249,7 @@ def _boundary_cost(context: Context, member: Member, elements: int, *, crosses: 
     return replace(cost, latency_s=cost.latency_s + gather.total_s)
 
 
-def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, int, int], Ends]) -> Program:
+def _program(context: Context, members: list[Member], index: int, channels: dict[tuple[int, bool, int], Ends]) -> Program:
     placement, plan, member = context.placement, context.placement.plan, members[index]
     span = placement.tensor_span(member.stage, member.replica.replica)
     single = not plan.unfold.isdisjoint(("tp", "cp"))
@@ -251,9 +259,9 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
     simulated = len(placement.classes) * (plan.cp if "cp" in plan.unfold else 1)
     exchange = exchange_for(context, context.work[key], member, simulated)
     order = plan.schedule.order(stage=member.stage, stages=plan.pp, chunks=plan.vpp, microbatches=placement.microbatches)
-    ends = {(kind, chunk): channels[index, kind, chunk] for kind in (FORWARD, BACKWARD) for chunk in range(plan.vpp)}
+    ends = {(forward, chunk): channels[index, forward, chunk] for forward in (True, False) for chunk in range(placement.chunks)}
     begin = Repeat(exchange.begin(), 1)
-    passes = Expansion(exchange, placement.microbatches, ends).expanded(order)
+    passes = Expansion(exchange, placement.microbatches_each, ends).expanded(order)
     return Program(
         stage=member.stage,
         replica=member.replica.replica,

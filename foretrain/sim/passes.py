@@ -16,18 +16,26 @@ from foretrain.sim.cost import Pricer, Work
 from foretrain.sim.inline import Spans, Transfers, waiting
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
 from foretrain.sim.segment import DATA, EXPERT, MATH, MEMORY, OVERHEAD, Leg, blocking, joined
+from foretrain.sim.split import held_bytes
 
+FORWARD, BACKWARD, INPUT, WEIGHT = DIRECTIONS = ("forward", "backward", "backward input", "backward weight")
+"""Passes of a block: the last two are the halves of a backward pass that is split."""
+OF_ALL, OF_INPUTS, OF_WEIGHTS = (False, True), (False,), (True,)
+"""Kernels of a backward pass, by whether they make gradients of weights."""
 SMALL_REDUCES = 3
 """All-reduces of the vocabulary-parallel loss: maximum, target logit, sum of exponentials (Megatron-LM cross_entropy.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockPass:
-    """Legs of one pass of one block, kernel by kernel, and the activation bytes it keeps or needs at its peak."""
+    """Legs of one pass of one block, kernel by kernel.
+
+    `peak_bytes` and `delta_bytes` are activation memory relative to the start: the highest point, and what is left at the end.
+    """
 
     legs: tuple[Leg, ...]
-    saved_bytes: float
     peak_bytes: float
+    delta_bytes: float
 
 
 class Passes:
@@ -47,8 +55,7 @@ class Passes:
         self.context = context
         self.busy = busy
         self.recompute = recompute
-        self._forward: dict[tuple[int, bool], BlockPass] = {}
-        self._backward: dict[tuple[int, bool], BlockPass] = {}
+        self._known: dict[tuple[str, int, bool], BlockPass] = {}
 
     def at(self, point: Point) -> Passes:
         """Return the same passes at another operating point."""
@@ -61,26 +68,37 @@ class Passes:
         own, others = (self.spans, self.context, self.pricer.slowest), (other.spans, other.context, other.pricer.slowest)
         return own == others
 
-    def forward(self, block: Block, *, layer: bool) -> BlockPass:
-        """Return the forward pass; `layer` says that the recompute policy applies (it spares the ends of the model)."""
-        key = (id(block), layer)
-        if key not in self._forward:
-            kept = self._policy(layer).kept_bytes(block, self.layout)
-            legs = tuple(self._forward_legs(block.steps))
-            self._forward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=kept + self._buffers(block, backward=False))
-        return self._forward[key]
+    def of(self, direction: str, block: Block, *, layer: bool) -> BlockPass:
+        """Return a pass in one of `DIRECTIONS`; `layer` says that the recompute policy applies (it spares the ends of the model)."""
+        key = (direction, id(block), layer)
+        if key not in self._known:
+            make = {FORWARD: self._forward, BACKWARD: self._backward, INPUT: self._input, WEIGHT: self._weight}[direction]
+            self._known[key] = make(block, self._policy(layer))
+        return self._known[key]
 
-    def backward(self, block: Block, *, layer: bool) -> BlockPass:
+    def _forward(self, block: Block, policy: Recomputation) -> BlockPass:
+        kept = policy.kept_bytes(block, self.layout)
+        peak = kept + self._buffers(block, backward=False)
+        return BlockPass(legs=tuple(self._forward_legs(block.steps)), peak_bytes=peak, delta_bytes=kept)
+
+    def _backward(self, block: Block, policy: Recomputation) -> BlockPass:
         """Return the backward pass, with what it recomputes before."""
-        key = (id(block), layer)
-        if key not in self._backward:
-            policy = self._policy(layer)
-            again = () if block.still else policy.again(block.steps)
-            legs = (*self._forward_legs(again), *self._backward_legs(block.steps))
-            full = sum(op.saved_bytes(self.layout) for op in block.ops)
-            kept = policy.kept_bytes(block, self.layout)
-            self._backward[key] = BlockPass(legs=legs, saved_bytes=kept, peak_bytes=max(kept, full) + self._buffers(block, backward=True))
-        return self._backward[key]
+        legs = (*self._forward_legs(_again(block, policy)), *self._backward_legs(block.steps))
+        kept, full = policy.kept_bytes(block, self.layout), self._full_bytes(block)
+        return BlockPass(legs=legs, peak_bytes=max(kept, full) - kept + self._buffers(block, backward=True), delta_bytes=-kept)
+
+    def _input(self, block: Block, policy: Recomputation) -> BlockPass:
+        """Return the gradient of the input alone; what it recomputes for the gradients of weights stays until they have run."""
+        legs = (*self._forward_legs(_again(block, policy)), *self._input_legs(block.steps))
+        kept, held = policy.kept_bytes(block, self.layout), held_bytes(block, self.layout)
+        peak = max(kept, self._full_bytes(block), held) - kept + self._buffers(block, backward=True)
+        return BlockPass(legs=legs, peak_bytes=peak, delta_bytes=held - kept)
+
+    def _weight(self, block: Block, _policy: Recomputation) -> BlockPass:
+        return BlockPass(legs=tuple(self._weight_legs(block.steps)), peak_bytes=0.0, delta_bytes=-held_bytes(block, self.layout))
+
+    def _full_bytes(self, block: Block) -> float:
+        return sum(op.saved_bytes(self.layout) for op in block.ops)
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
         """Return one kernel as a leg."""
@@ -94,7 +112,7 @@ class Passes:
         steps = tuple(steps)
         for step in steps:
             if isinstance(step, Boundary) and step.kind == "exchange":
-                legs += self._exchange(step, steps, backward=False)
+                legs += self._exchange(step, steps, None)
                 feeding = None
                 continue
             if isinstance(step, Boundary):
@@ -103,7 +121,7 @@ class Passes:
                     beside = legs[-1] if self._pipelined and legs else None
                     legs += self._boundary(step, backward=False, beside=beside, most=self._chunked)
                 continue
-            kernels = self._op_legs(step, backward=False)
+            kernels = self._op_legs(step, None)
             legs += [*self._fed(feeding, kernels, backward=False), *kernels]
             feeding = None
         return legs
@@ -113,7 +131,7 @@ class Passes:
         feeding: Boundary | None = None
         for step in reversed(steps):
             if isinstance(step, Boundary) and step.kind == "exchange":
-                legs += self._exchange(step, steps, backward=True)
+                legs += self._exchange(step, steps, OF_ALL)
                 feeding = None
                 continue
             if isinstance(step, Boundary):
@@ -122,16 +140,20 @@ class Passes:
                     beside = legs[-1] if self.pricer.software.overlap.tensor_backward and len(legs) > 1 else None
                     legs += self._boundary(step, backward=True, beside=beside, before=legs[-2] if beside is not None else None)
                 continue
-            kernels = self._op_legs(step, backward=True)
+            kernels = self._op_legs(step, OF_ALL)
             legs += [*self._fed(feeding, kernels, backward=True), *kernels]
             feeding = None
         return legs
 
-    def _op_legs(self, op: Op, *, backward: bool) -> list[Leg]:
-        core = op.op if isinstance(op, Still) and not backward else op
+    def _op_legs(self, op: Op, kinds: tuple[bool, ...] | None) -> list[Leg]:
+        """Return an op's legs forward (None), or backward those of its kernels that are, or are not, gradients of weights."""
+        core = op.op if isinstance(op, Still) and kinds is None else op
         if self.context is not None and isinstance(core, CoreAttention):
-            return self.context.backward(core, self) if backward else self.context.forward(core, self)
-        legs = [self.compute_leg(kernel) for kernel in (op.backward if backward else op.forward)(self.layout)]
+            if kinds is None:
+                return self.context.forward(core, self)
+            return self.context.backward(core, self) if False in kinds else []
+        kernels = op.forward(self.layout) if kinds is None else [one for one in op.backward(self.layout) if one.weight_grad in kinds]
+        legs = [self.compute_leg(kernel) for kernel in kernels]
         return [waiting(leg, self.busy, EXPERT) for leg in legs] if op.experts else legs
 
     def _buffers(self, block: Block, *, backward: bool) -> float:
@@ -140,6 +162,37 @@ class Passes:
             return 0.0
         cores = (op for op in block.ops if isinstance(op, CoreAttention))
         return max((self.context.buffer_bytes(op, self.layout, backward=backward) for op in cores), default=0.0)
+
+    def _input_legs(self, steps: Sequence[Step]) -> list[Leg]:
+        """Return the backward pass without gradients of weights, beside which its collectives cannot hide."""
+        legs: list[Leg] = []
+        feeding: Boundary | None = None
+        for step in reversed(steps):
+            if isinstance(step, Boundary) and step.kind == "exchange":
+                legs += self._exchange(step, steps, OF_INPUTS)
+                feeding = None
+                continue
+            if isinstance(step, Boundary):
+                feeding = step if self._pipelined and step.kind == "leave" else None
+                if feeding is None:
+                    legs += self._boundary(step, backward=True, beside=None, gathers=False)
+                continue
+            kernels = self._op_legs(step, OF_INPUTS)
+            legs += [*self._fed(feeding, kernels, backward=True), *kernels]
+            feeding = None
+        return legs
+
+    def _weight_legs(self, steps: Sequence[Step]) -> list[Leg]:
+        """Return the gradients of weights; with sequence parallelism the saved inputs are gathered beside the products."""
+        legs: list[Leg] = []
+        for step in reversed(steps):
+            if isinstance(step, Boundary):
+                if step.kind == "enter" and self.layout.sequence_parallel:
+                    beside = legs[-1] if self.pricer.software.overlap.tensor_backward and legs else None
+                    legs += self.transfers.tensor(f"{step.name} backward input", "all_gather", self._boundary_bytes(step), beside)
+                continue
+            legs += self._op_legs(step, OF_WEIGHTS)
+        return legs
 
     @property
     def _pipelined(self) -> bool:
@@ -162,59 +215,61 @@ class Passes:
         return self._boundary(boundary, backward=backward, beside=product, most=self._chunked)
 
     def _boundary(
-        self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None = None, most: float = 1.0
+        self, step: Boundary, *, backward: bool, beside: Leg | None, before: Leg | None = None, most: float = 1.0, gathers: bool = True
     ) -> tuple[Leg, ...]:
         """Return the collectives of a boundary; see `models.ops.Boundary`.
 
         In backward, the reduction of the data gradient can run beside the weight-gradient product (`beside`), and with sequence
-        parallelism the gather of the saved input beside the data-gradient product (`before`).
+        parallelism the gather of the saved input beside the data-gradient product (`before`), unless the weights' turn comes later
+        (`gathers` is then off).
         Source: Korthikanti et al., arXiv:2205.05198, section 4.2.2.
         """
-        size, name = self._tensor_bytes(step), _directed(step, backward=backward)
+        size, name = self._boundary_bytes(step), _directed(step, backward=backward)
         if self.layout.tp == 1 or (backward and not step.gradient):
             return ()
         if step.kind == "loss":
             small = step.elements * self.layout.micro_batch * 4.0 / self.layout.cp
             return () if backward else self.transfers.tensor(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            both = backward and self.layout.sequence_parallel
-            gather = self.transfers.tensor(f"{name} input", "all_gather", size, before) if both else ()
+            again = gathers and backward and self.layout.sequence_parallel
+            gather = self.transfers.tensor(f"{name} input", "all_gather", size, before) if again else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
             return (*gather, *self.transfers.tensor(name, kind, size, beside, most))
         return self.transfers.tensor(name, "all_gather", size, beside, most) if self.layout.sequence_parallel else ()
 
-    def _tensor_bytes(self, step: Boundary) -> float:
+    def _boundary_bytes(self, step: Boundary) -> float:
         """Return the bytes of a boundary's tensor that one micro-batch has on one context-parallel rank."""
         return step.elements * self.layout.micro_batch * self.layout.element_bytes / self.layout.cp
 
-    def _exchange(self, step: Boundary, steps: Sequence[Step], *, backward: bool) -> tuple[Leg, ...]:
+    def _exchange(self, step: Boundary, steps: Sequence[Step], kinds: tuple[bool, ...] | None) -> tuple[Leg, ...]:
         """Return an all-to-all among the replicas, or among the ranks that share the experts.
 
         Tensor-parallel ranks hold the same rows: each sends its share to the experts' ranks, and they gather what came among themselves;
         on the way back they reduce it first.
         Source: Singh et al., DeepSpeed-TED, arXiv:2303.06318, section 5.1 (duplicate tokens are dropped).
         """
+        backward = kinds is not None
         if backward and not step.gradient:
             return ()
-        size, name = self._tensor_bytes(step), _directed(step, backward=backward)
+        size, name = self._boundary_bytes(step), _directed(step, backward=backward)
         if step.among == "replicas":
             return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA)
         if self.layout.ep == 1:
             return ()
         size *= self.layout.expert_load
         swap = self.transfers.collective("all_to_all", size / self.layout.tp, self.spans.expert)
-        legs = self.transfers.leg(name, swap, EXPERT, self._beside(step, steps, backward=backward))
+        legs = self.transfers.leg(name, swap, EXPERT, self._beside(step, steps, kinds))
         away = step.name.endswith("dispatch") is not backward
         if away:
             return (*legs, *self.transfers.tensor(f"{name} tensor", "all_gather", size))
         return (*self.transfers.tensor(f"{name} tensor", "reduce_scatter", size), *legs)
 
-    def _beside(self, step: Boundary, steps: Sequence[Step], *, backward: bool) -> Leg | None:
+    def _beside(self, step: Boundary, steps: Sequence[Step], kinds: tuple[bool, ...] | None) -> Leg | None:
         """Return the product of the shared experts that an exchange runs beside, where the software does so."""
         if not self.pricer.software.overlap.expert_exchange:
             return None
         op = next((other for other in steps if isinstance(other, Op) and other.name == step.beside), None)
-        return None if op is None else joined(self._op_legs(op, backward=backward), op.name)
+        return None if op is None else joined(self._op_legs(op, kinds), op.name)
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}
@@ -231,3 +286,8 @@ class Passes:
 
 def _directed(step: Boundary, *, backward: bool) -> str:
     return f"{step.name} {'backward' if backward else 'forward'}"
+
+
+def _again(block: Block, policy: Recomputation) -> tuple[Step, ...]:
+    """Return the steps that a backward pass runs again: none of a block that nothing of it trains."""
+    return () if block.still else policy.again(block.steps)

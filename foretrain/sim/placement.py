@@ -9,20 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import prod
 
-from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
-from foretrain.sim.cuts import check_context, check_experts, check_sharding, check_tensor
+from foretrain.sim.checks import aligned, check, check_deferral, microbatches_of
+from foretrain.sim.cut import cut
 from foretrain.sim.disturbance import CALM, Disturbance
-from foretrain.sim.divisors import closest, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.seats import Line, Seat
 from foretrain.sim.unlike import unlike
-
-LARGEST_UNFOLDED = 2**15
-"""Ranks that are played one by one at most: about a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +72,30 @@ class Placement:
     plan: Plan
     recipe: Recipe
     chunk_layers: tuple[tuple[Block, ...], ...]
-    """Blocks of each model chunk; chunk `c` of stage `s` is entry `c * pp + s`."""
+    """Blocks of each part of the model, in its order; `part` says which one a chunk of a stage is."""
     microbatches: int
     classes: tuple[ReplicaClass, ...]
     strides: Mapping[str, int]
     """Ranks between neighbours along tp, cp, dp and pp."""
+    lines: tuple[Line, ...]
+    """The seats of those parts, a line for each copy of the model in a pipeline."""
+    seats: Mapping[Seat, int]
+    """Which part each seat holds."""
     disturbance: Disturbance = CALM
+
+    def part(self, stage: int, chunk: int) -> int:
+        """Return which part of the model a chunk of a stage is."""
+        return self.seats[Seat(stage, chunk)]
+
+    @property
+    def chunks(self) -> int:
+        """Model chunks on a stage, those of all copies."""
+        return self.plan.vpp * len(self.lines)
+
+    @property
+    def microbatches_each(self) -> int:
+        """Micro-batches that go along each line."""
+        return self.microbatches // len(self.lines)
 
     def rank(self, stage: int, replica: int, t: int = 0, c: int = 0) -> int:
         """Return the global rank of a coordinate."""
@@ -123,9 +137,9 @@ class Placement:
         below = [-((self.rank(stage, 0, t, c) - start * size) // stride) for start in (node, node + 1)]
         return min(dp, max(0, below[1])) - min(dp, max(0, below[0]))
 
-    def input_elements(self, chunk: int) -> int:
-        """Return the activation elements per sample that a model chunk takes from the one before it."""
-        return next(iter((*self.chunk_layers[chunk], *self.model.epilogue))).input_elements
+    def input_elements(self, part: int) -> int:
+        """Return the activation elements per sample that a part of the model takes from the one before it."""
+        return next(iter((*self.chunk_layers[part], *self.model.epilogue))).input_elements
 
     def message_elements(self, own: int, following: int) -> int:
         """Return the elements per sample that a chunk sends to the following one: no gradient to one whose layers stand still."""
@@ -138,9 +152,24 @@ class Placement:
         """Return the span of a tensor-parallel group."""
         return self._span(self.rank(stage, replica), self.strides["tp"], self.plan.tp)
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether several ranks hold the same parameters, and so exchange gradients."""
+        return self.plan.copies * len(self.lines) > 1
+
+    def twin(self, stage: int) -> int | None:
+        """Return the stage that holds the other copy of the parts of this one; None where the pipeline has one copy of the model."""
+        return self.plan.pp - 1 - stage if len(self.lines) > 1 else None
+
+    @property
+    def tied_stages(self) -> tuple[int, ...]:
+        """The two stages that hold the ends of the model; none where one stage holds both."""
+        first, last = self.lines[0][0].stage, self.lines[0][-1].stage
+        return (first, last) if first != last and len(self.lines) == 1 else ()
+
     def data_span(self, stage: int) -> Span:
-        """Return the span of all ranks of a stage that hold the same parameters."""
-        return self._span(self.rank(stage, 0), self._between_copies, self.plan.copies)
+        """Return the span of all ranks that hold the parameters of a stage."""
+        return self._copied(stage, self._between_copies, self.plan.copies)
 
     def shard_span(self, stage: int) -> Span:
         """Return the span of the ranks that share one copy of the sharded state."""
@@ -149,7 +178,7 @@ class Placement:
     def replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard."""
         shards = self.plan.shards
-        return self._span(self.rank(stage, 0), self._between_copies * shards, self.plan.copies // shards)
+        return self._copied(stage, self._between_copies * shards, self.plan.copies // shards)
 
     def context_span(self) -> Span:
         """Return the span of the ranks that share the rows of a sample."""
@@ -166,7 +195,7 @@ class Placement:
     def expert_replica_span(self, stage: int) -> Span:
         """Return the span of the ranks that hold the same shard of the same experts."""
         apart = self.plan.ep * self.plan.expert_shards
-        return self._span(self.rank(stage, 0), self._between_copies * apart, self.plan.copies // apart)
+        return self._copied(stage, self._between_copies * apart, self.plan.copies // apart)
 
     @property
     def _between_copies(self) -> int:
@@ -175,8 +204,22 @@ class Placement:
 
     def tied_span(self, replica: int) -> Span:
         """Return the span of the first and last stage of one replica, which share the embedding."""
-        last = self.plan.pp - 1
-        return self._span(self.rank(0, replica), self.rank(last, replica) - self.rank(0, replica), 2)
+        first, last = self.tied_stages
+        return self._span(self.rank(first, replica), self.rank(last, replica) - self.rank(first, replica), 2)
+
+    def _copied(self, stage: int, stride: int, ranks: int) -> Span:
+        """Return the span of `ranks` replicas of a stage, together with those of its twin."""
+        twin = self.twin(stage)
+        own = self._span(self.rank(stage, 0), stride, ranks)
+        if twin is None:
+            return own
+        domain = self.cluster.node.scale_up.domain
+        firsts = (self.rank(stage, 0), self.rank(twin, 0))
+        domains = len({(first + replica * stride) // domain for first in firsts for replica in range(ranks)})
+        per_domain = -(-2 * ranks // domains)
+        on_node = min(self.cluster.node.accelerators, self.plan.ranks)
+        share = self.cluster.node.network_bytes_per_s * per_domain / on_node
+        return Span(ranks=2 * ranks, domains=domains, per_domain=per_domain, network_bytes_per_s=share if domains > 1 else float("inf"))
 
     def _span(self, start: int, stride: int, ranks: int) -> Span:
         return span(self.cluster, start=start, stride=stride, ranks=ranks, occupied=self.plan.ranks)
@@ -188,115 +231,15 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, disturbanc
     Raises:
         PlanError: where it cannot be placed; the message names the degrees that could be.
     """
-    _check_size(cluster, plan)
-    if plan.pp * plan.vpp > 1 and model.undivided:
-        raise PlanError(f"pp={plan.pp}, but a pipeline cannot cut {model.name}: {model.undivided}; use pp=1 with more dp or tp")
-    _check_unfolding(plan)
-    check_tensor(model, plan)
-    check_sharding(plan)
-    check_context(model, plan)
-    check_experts(model, plan)
-    _check_order(cluster, plan)
-    microbatches = _microbatches(plan, recipe)
-    layers = _cut(model, plan)
+    check(model, cluster, plan)
+    microbatches = microbatches_of(plan, recipe)
+    lines = plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)
+    layers = cut(model, plan)
+    check_deferral(model, plan, lines[0][-1].stage, microbatches)
+    seats = {seat: part for line in lines for part, seat in enumerate(line)}
     disturbance.check(plan.ranks, cluster.node.accelerators)
-    classes = unlike(_classes(cluster, plan), cluster, plan, disturbance)
-    members = tuple(ReplicaClass(members=each) for each in classes)
-    return Placement(model, cluster, plan, recipe, layers, microbatches, members, plan.strides, disturbance)
-
-
-def _check_size(cluster: Cluster, plan: Plan) -> None:
-    if plan.ranks > cluster.accelerators:
-        per_node = cluster.node.accelerators
-        raise PlanError(
-            f"{_degrees(plan)} needs {plan.ranks} accelerators, but {cluster.name} has "
-            f"{cluster.accelerators}; use at least {-(-plan.ranks // per_node)} nodes or smaller degrees"
-        )
-    if cluster.scale_out.topology == "none" and plan.ranks > cluster.domain:
-        raise PlanError(
-            f"{_degrees(plan)} is {plan.ranks} accelerators, but {cluster.name} has no network beyond "
-            f"{cluster.domain} (scale_out topology none); use smaller degrees, or give it a network"
-        )
-
-
-def _degrees(plan: Plan) -> str:
-    return f"dp={plan.dp} × tp={plan.tp} × pp={plan.pp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
-
-
-def _check_unfolding(plan: Plan) -> None:
-    """Refuse to play more ranks one by one than memory and patience hold."""
-    played = plan.pp * prod(getattr(plan, name) for name in plan.unfold)
-    if plan.unfold and played > LARGEST_UNFOLDED:
-        raise PlanError(
-            f"unfold={','.join(sorted(plan.unfold))} would play {played:,} ranks one by one, above {LARGEST_UNFOLDED:,}; "
-            "leave it out (ranks that are alike are played once, with the same result) or use smaller degrees"
-        )
-
-
-def _check_order(cluster: Cluster, plan: Plan) -> None:
-    """Refuse an order that puts ranks of a replica, or of a group that meets in every layer, at unlike places."""
-    domain, strides = cluster.node.scale_up.domain, plan.strides
-    joined = plan.cp > 1 or plan.ep > 1
-    if not joined and (plan.tp == 1 or strides["tp"] == 1):
-        return
-    blocks = [*strides.values(), *((min(strides["cp"], strides["dp"]) * plan.ep,) if plan.ep > 1 else ())]
-    straddling = [block for block in blocks if block < plan.ranks and not _aligned(block, domain)]
-    if straddling and joined:
-        raise PlanError(
-            f"{_degrees(plan)}{f' × ep={plan.ep}' if plan.ep > 1 else ''} puts ranks in blocks of {straddling[0]}, which straddle "
-            f"scale-up domains of {domain}; use degrees whose products divide {domain} or are multiples of it"
-        )
-    if straddling:
-        raise PlanError(
-            f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "
-            f"{plan.tp} tensor-parallel ranks of a replica would lie unlike; use an order that begins with tp, or degrees whose products "
-            f"divide {domain} or are multiples of it"
-        )
-
-
-def _aligned(block: int, domain: int) -> bool:
-    """Return whether blocks of so many ranks, one after another, all lie alike over the scale-up domains."""
-    return block % domain == 0 or domain % block == 0
-
-
-def _microbatches(plan: Plan, recipe: Recipe) -> int:
-    samples = plan.dp * plan.micro_batch
-    if recipe.global_batch % samples:
-        low = recipe.global_batch // samples * samples
-        raise PlanError(
-            f"global batch {recipe.global_batch} is not a multiple of dp={plan.dp} × micro-batch {plan.micro_batch}; "
-            f"use {f'{low} or ' if low else ''}{low + samples}"
-        )
-    return recipe.global_batch // samples
-
-
-def _cut(model: Model, plan: Plan) -> tuple[tuple[Block, ...], ...]:
-    """Cut the layers evenly; where only layers + 2 divide, the embedding and the head each count as one layer.
-
-    The second form is DeepSpeed's `type:transformer|embedding` partition, which BLOOM-176B (70 layers, 12 stages) trained with.
-    """
-    layers = [block for block, count in model.layers for _ in range(count)]
-    chunks = plan.pp * plan.vpp
-    if len(layers) % chunks == 0:
-        size = len(layers) // chunks
-        return tuple(tuple(layers[i * size : (i + 1) * size]) for i in range(chunks))
-    size = (len(layers) + 2) // chunks
-    if (len(layers) + 2) % chunks == 0 and size > 1:
-        edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
-        return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
-    raise PlanError(
-        f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
-    )
-
-
-def _other_cuts(plan: Plan, layers: int) -> str:
-    """Return the degrees that would cut the layers: pp at this vpp, else vpp at this pp."""
-    stages = [d // plan.vpp for d in divisors(layers) if d % plan.vpp == 0]
-    if stages:
-        return f"pp of {closest(plan.pp, stages)}"
-    if plan.pp in divisors(layers):
-        return f"vpp of {closest(plan.vpp, divisors(layers // plan.pp))}"
-    return f"pp of {closest(plan.pp, divisors(layers))} with vpp=1"
+    classes = tuple(ReplicaClass(members=each) for each in unlike(_classes(cluster, plan), cluster, plan, disturbance))
+    return Placement(model, cluster, plan, recipe, layers, microbatches, classes, plan.strides, lines, seats, disturbance)
 
 
 def _classes(cluster: Cluster, plan: Plan) -> tuple[Sequence[int], ...]:
@@ -306,7 +249,7 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[Sequence[int], ...]:
     domain, strides = cluster.node.scale_up.domain, plan.strides
     blocks = sorted(strides.values())[1:]
     apart = plan.tp > 1 and strides["tp"] > 1
-    if apart or (_aligned(plan.tp, domain) and (plan.pp == 1 or _aligned(blocks[-1], domain))):
+    if apart or (aligned(plan.tp, domain) and (plan.pp == 1 or aligned(blocks[-1], domain))):
         return (range(plan.dp),)
     found: dict[tuple[int, ...], list[int]] = {}
     for replica in range(plan.dp):

@@ -27,7 +27,10 @@ class Plan:
     """A layout: dp × tp × pp × cp accelerators.
 
     `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
-    the number of ranks that share one copy (None: all of dp × cp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
+    the number of ranks that share one copy (None: all of dp × cp; fewer is HSDP or grouped ZeRO). `layers_per_stage` counts the layers of
+    each model chunk, in the order of the model (None: equal ones); embedding and head come on top where they sit.
+    `defer_embedding_wgrad` leaves the gradient of the output layer's weights to the end of the step, when the last stage waits for the
+    others (Megatron-Core's option of that name). `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`, `cp`) to
     simulate rank by rank instead of once per class.
 
@@ -46,6 +49,8 @@ class Plan:
     sequence_parallel: bool = False
     micro_batch: int = 1
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
+    layers_per_stage: tuple[int, ...] | None = None
+    defer_embedding_wgrad: bool = False
     recompute: str = "none"
     order: str = "tp-dp-pp"
     cp: int = 1
@@ -74,9 +79,20 @@ class Plan:
             what = "tp, dp and pp" if orders is ORDERS else "tp, dp and pp with cp beside dp"
             known = ", ".join(orders)
             raise PlanError(f"order={self.order!r} is no order of {what}; use one of {known}{nearest(str(self.order), orders)}")
+        self._layers()
         self._dimensions()
         self._context()
         self._experts()
+
+    def _layers(self) -> None:
+        """Refuse what counts no layers; whether they are the model's is checked in `placement`."""
+        given = self.layers_per_stage
+        if given is None:
+            return
+        counts = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
+        if not all(_whole(count) and count >= 0 for count in counts):
+            raise PlanError(f"layers_per_stage={given!r} is no list of layers; give a whole number for each chunk, such as (7, 8, 8, 7)")
+        object.__setattr__(self, "layers_per_stage", tuple(int(count) for count in counts))
 
     def _dimensions(self) -> None:
         """Refuse what cannot be unfolded."""
@@ -121,7 +137,7 @@ class Plan:
         """Refuse degrees that are no whole numbers from 1; whole numbers of other kinds, as NumPy's, become Python's, which JSON holds."""
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            if not _whole(value) or value < 1:
                 raise PlanError(f"{name}={value!r} is no degree; give a whole number from 1")
             object.__setattr__(self, name, int(value))
 
@@ -159,3 +175,7 @@ class Plan:
     def expert_shards(self) -> int:
         """Ranks that share one copy of the sharded state of the experts."""
         return max(1, self.shards // self.ep)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

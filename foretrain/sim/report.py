@@ -30,9 +30,10 @@ def prediction_to_frame(prediction: Prediction) -> pd.DataFrame:
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """Return a plan as plain data: the schedule by its name, the unfolded dimensions as a sorted list."""
+    """Return a plan as plain data: the schedule by its name, unfolded dimensions and layers as lists."""
     values = {field.name: getattr(plan, field.name) for field in fields(plan)}
-    return {**values, "schedule": plan.schedule.name, "unfold": sorted(plan.unfold)}
+    layers = None if plan.layers_per_stage is None else list(plan.layers_per_stage)
+    return {**values, "schedule": plan.schedule.name, "unfold": sorted(plan.unfold), "layers_per_stage": layers}
 
 
 def _job(prediction: Prediction) -> dict[str, Any]:

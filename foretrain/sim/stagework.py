@@ -13,7 +13,7 @@ from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.inline import host_leg
 from foretrain.sim.optimizer import optimizer_kernel
-from foretrain.sim.passes import BlockPass, Passes
+from foretrain.sim.passes import BACKWARD, FORWARD, INPUT, WEIGHT, BlockPass, Passes
 from foretrain.sim.placement import Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.program import COMPUTE, Instruction
@@ -37,13 +37,21 @@ class StageWork:
         self.passes = context.passes(span, member)
         self.apart = apart(context.placement.plan, member)
 
-    def forward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
-        """Return the forward pass of the units `first` to `last` (exclusive) of a chunk."""
-        return self._play("forward", chunk, first, last)
+    def play(self, direction: str, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
+        """Return a pass over the units `first` to `last` (exclusive) of a chunk; all but forward run the last unit first."""
+        units = self.state.units[chunk][first:last]
+        own = (self.stage, id(self)) if self.apart else None
+        operation, passes = self._operation(direction, chunk, apart=last is not None)
+        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), own)
+        known = self.context.played
+        if key not in known:
+            known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
+        return known[key]
 
-    def backward(self, chunk: int, first: int = 0, last: int | None = None) -> tuple[Instruction, ...]:
-        """Return the backward pass of the units `first` to `last` (exclusive) of a chunk, last unit first."""
-        return self._play("backward", chunk, first, last)
+    def deferred(self, chunk: int, microbatches: int) -> tuple[Instruction, ...]:
+        """Return the gradients of weights that all micro-batches have left to the end of the step."""
+        late = [number for number, unit in enumerate(self.state.units[chunk]) if unit.deferred]
+        return self.play(WEIGHT, chunk, late[0], late[-1] + 1) * microbatches if late else ()
 
     def optimizer(self) -> tuple[Instruction, ...]:
         """Return the optimizer step, and what the host adds once per step."""
@@ -65,33 +73,24 @@ class StageWork:
         step = host_leg("step overhead", context.software.host.step_s)
         return self._segment("optimizer", ((leg, step),), operation)
 
-    def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
-        units = self.state.units[chunk][first:last]
-        own = (self.stage, id(self)) if self.apart else None
-        operation, passes = self._operation(direction, chunk, apart=last is not None)
-        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), own)
-        known = self.context.played
-        if key not in known:
-            known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
-        return known[key]
-
     def _operation(self, direction: str, chunk: int, *, apart: bool) -> tuple[Operation, Passes]:
-        """Return how the passes of a chunk in one direction are run; averaged with the other where the controller's window holds both.
+        """Return how the passes of a chunk in one direction are run; averaged with the others where the controller's window holds all.
 
         Passes that are played unit by unit (`apart`) have the data-parallel exchange beside them.
         """
         units = self.state.units[chunk]
-        message_j = self.context.message_j(chunk * self.context.placement.plan.pp + self.stage)
+        message_j = self.context.message_j(self.context.placement.part(self.stage, chunk))
         beside_w = self.context.exchange_w(self.stage) if apart else 0.0
         known = self.context.operations
         key = (id(self.passes), direction, message_j, beside_w, _made_of(units))
         if key not in known:
             governor = self.context.governor
-            both = ("forward", "backward")
-            together = sum(_draw(self.passes, one, units).seconds for one in both) < governor.window_s
-            directions = both if together else (direction,)
+            round_trip = (FORWARD, BACKWARD) if direction in (FORWARD, BACKWARD) else (FORWARD, INPUT, WEIGHT)
+            together = sum(_draw(self.passes, one, units).seconds for one in round_trip) < governor.window_s
+            directions = round_trip if together else (direction,)
+            messages = sum(one != WEIGHT for one in directions)
             operation = governor.operation(
-                lambda point: _total((_draw(self.passes.at(point), one, units) for one in directions), len(directions) * message_j),
+                lambda point: _total((_draw(self.passes.at(point), one, units) for one in directions), messages * message_j),
                 beside_w,
             )
             known[key] = operation, self._passes_at(operation)
@@ -111,12 +110,9 @@ class StageWork:
         passes = _passes(priced, direction, units)
         parts = [each.legs for each in passes]
         overhead = self.context.software.host.microbatch_s / 2
-        if overhead and opens:
+        if overhead and opens and direction != WEIGHT:
             parts.append((host_leg("schedule", overhead),))
-        saved = sum(each.saved_bytes for each in passes)
-        peak = saved + _buffers(passes) if direction == "forward" else _backward_peak(passes)
-        delta = saved if direction == "forward" else -saved
-        return self._instructions(name, parts, operation, peak, delta)
+        return self._instructions(name, parts, operation, _peak(passes), sum(each.delta_bytes for each in passes))
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.apart:
@@ -192,9 +188,8 @@ def drawn(legs: Iterable[Leg]) -> Draw:
 
 
 def _passes(priced: Passes, direction: str, units: tuple[Unit, ...]) -> list[BlockPass]:
-    if direction == "forward":
-        return [priced.forward(unit.block, layer=unit.layer) for unit in units]
-    return [priced.backward(unit.block, layer=unit.layer) for unit in reversed(units)]
+    ordered = units if direction == FORWARD else reversed(units)
+    return [priced.of(INPUT if direction == BACKWARD and unit.deferred else direction, unit.block, layer=unit.layer) for unit in ordered]
 
 
 def _draw(priced: Passes, direction: str, units: tuple[Unit, ...]) -> Draw:
@@ -228,15 +223,10 @@ def _within_limit(legs: tuple[Leg, ...], share: float) -> tuple[Leg, ...]:
     )
 
 
-def _buffers(passes: list[BlockPass]) -> float:
-    """Return the largest bytes that one unit holds forward and does not keep."""
-    return max((each.peak_bytes - each.saved_bytes for each in passes), default=0.0)
-
-
-def _backward_peak(passes: list[BlockPass]) -> float:
-    """Return the highest extra activation memory while units run backward: what one needs beyond what it had kept."""
-    freed = highest = 0.0
+def _peak(passes: list[BlockPass]) -> float:
+    """Return the highest activation memory while units run one after another, relative to the start."""
+    grown = highest = 0.0
     for each in passes:
-        highest = max(highest, each.peak_bytes - each.saved_bytes - freed)
-        freed += each.saved_bytes
-    return max(0.0, highest)
+        highest = max(highest, grown + each.peak_bytes)
+        grown += each.delta_bytes
+    return highest

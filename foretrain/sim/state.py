@@ -25,6 +25,8 @@ class Unit:
     experts: float = 0.0
     """Those of `parameters` that expert parallelism spreads: fewer ranks hold the same ones."""
     experts_trained: float = 0.0
+    deferred: bool = False
+    """The gradients of its weights run at the end of the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ..
 
 def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(plan.vpp))
+    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(placement.chunks))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
@@ -106,21 +108,22 @@ def _frozen_bytes(numbers: Numbers) -> float:
 def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
-    index = chunk * plan.pp + stage
+    index, last = placement.part(stage, chunk), len(placement.chunk_layers) - 1
     units = [layers[id(block)] for block in placement.chunk_layers[index]]
     if index == 0:
         units = [_unit(block, plan, layer=False) for block in model.prologue] + units
-    if index == plan.pp * plan.vpp - 1:
-        epilogue = [_unit(block, plan, layer=False) for block in model.epilogue]
-        units += _untied(epilogue, model.tied_parameters / plan.tp, plan.pp, trained=model.tied_trained)
+    if index == last:
+        ends = [replace(_unit(block, plan, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
+        together = any(placement.part(stage, other) == 0 for other in range(placement.chunks))
+        units += _untied(ends, model.tied_parameters / plan.tp, trained=model.tied_trained) if together else ends
     return tuple(units)
 
 
-def _untied(units: list[Unit], tied: float, stages: int, *, trained: bool) -> list[Unit]:
+def _untied(units: list[Unit], tied: float, *, trained: bool) -> list[Unit]:
     """Return the units of the epilogue without the parameters that it shares with a prologue on the same rank."""
     result = []
     for unit in units:
-        shared = min(unit.parameters, tied) if stages == 1 else 0.0
+        shared = min(unit.parameters, tied)
         tied -= shared
         result.append(replace(unit, parameters=unit.parameters - shared, trained=unit.trained - (shared if trained else 0.0)))
     return result

@@ -80,6 +80,7 @@ def _software(path: Path) -> Software:
         fragmentation=file.fragmentation,
         channels_last=file.channels_last,
         winograd=file.winograd,
+        wide=frozenset(file.wide),
         assumed=assumed(tree.data, file),
     )
 

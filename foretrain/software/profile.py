@@ -65,8 +65,8 @@ class Software:
     attention: Mapping[str, str]
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
-    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, optimizer,
-    batch_norm_relu, batch_norm_add_relu, add_relu."""
+    """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
+    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
@@ -89,4 +89,6 @@ class Software:
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
     winograd: bool = True
     """Its library has Winograd's algorithm for convolutions (cuDNN 5 and later)."""
+    wide: frozenset[str] = frozenset()
+    """Patterns of `fused` that mixed precision leaves in fp32, whether they run as one kernel or several."""
     assumed: tuple[str, ...] = ()

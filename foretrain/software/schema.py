@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from foretrain.fields import words_of
 from foretrain.quantity import Number, ProfileFile, Strict, one_of
@@ -64,6 +64,7 @@ class SoftwareFile(ProfileFile):
     fragmentation: Number
     channels_last: bool = False
     winograd: bool = True
+    wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:

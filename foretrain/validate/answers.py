@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from foretrain.errors import ForetrainError
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
+from foretrain.sim.prediction import Prediction
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
 from foretrain.validate.cells import Row
-from foretrain.validate.llm_rows import Library, Refusal, job_key, job_of
+from foretrain.validate.llm_rows import Job, Library, Refusal
+from foretrain.validate.step_kinds import STEP_KINDS
 
 Progress = Callable[[int, int], None]
 """Called with how many distinct jobs are done, and how many there are."""
@@ -35,16 +37,16 @@ class Answer:
     reason: str = ""
 
 
-def answer(row: Row) -> Answer:
-    """Return the prediction for one row, or the reason why it cannot be simulated."""
+def answer(row: Row, kind: str = "llm_runs") -> Answer:
+    """Return the prediction for one row of a kind of file, or the reason why it cannot be simulated."""
     try:
-        return _answer(row)
+        return _answer(row, kind)
     except Exception as error:  # a bug met on one row must not lose the others; it is listed, and counts against coverage
         return Answer(reason=f"internal error, please report it: {type(error).__name__}: {error}")
 
 
-def _answer(row: Row) -> Answer:
-    job = job_of(row, Library(cluster=_one_node, software=load_software))
+def _answer(row: Row, kind: str) -> Answer:
+    job = STEP_KINDS[kind].job(row, Library(cluster=_one_node, software=load_software))
     if isinstance(job, Refusal):
         return Answer(reason=job.reason)
     try:
@@ -52,22 +54,29 @@ def _answer(row: Row) -> Answer:
     except ForetrainError as error:
         return Answer(assumed=job.assumed, reason=str(error))
     return Answer(
-        step_time_s=prediction.step_s,
+        step_time_s=step_time_s(job, prediction),
         memory_bytes=max(prediction.peak_memory_bytes),
         fits=prediction.fits,
         assumed=job.assumed,
     )
 
 
-def answers(rows: Sequence[Row], *, progress: Progress | None = None, executor: Executor | None = None) -> list[Answer]:
-    """Return the answer to every row, in order; equal jobs are simulated once.
+def step_time_s(job: Job, prediction: Prediction) -> float:
+    """Return the time that the row measured of a predicted step: without the parts that it leaves out, as often as it ran."""
+    return (prediction.step_s - sum(prediction.breakdown.get(part, 0.0) for part in job.without)) * job.steps
+
+
+def answers(
+    rows: Sequence[Row], kind: str = "llm_runs", *, progress: Progress | None = None, executor: Executor | None = None
+) -> list[Answer]:
+    """Return the answer to every row of a kind of file, in order; equal jobs are simulated once.
 
     Without an `executor`, a few jobs run here and many in a pool of one process per core.
     """
-    keys = [job_key(row) for row in rows]
+    keys = [STEP_KINDS[kind].key(row) for row in rows]
     distinct = dict(zip(keys, rows, strict=True))
     found: dict[object, Answer] = {}
-    for chunk, replies in _replies(list(distinct.items()), executor):
+    for chunk, replies in _replies(list(distinct.items()), kind, executor):
         found.update(zip(chunk, replies, strict=True))
         if progress is not None:
             progress(len(found), len(distinct))
@@ -77,15 +86,15 @@ def answers(rows: Sequence[Row], *, progress: Progress | None = None, executor: 
 _Keyed = tuple[object, Row]
 
 
-def _replies(jobs: list[_Keyed], executor: Executor | None) -> Iterator[tuple[list[object], list[Answer]]]:
+def _replies(jobs: list[_Keyed], kind: str, executor: Executor | None) -> Iterator[tuple[list[object], list[Answer]]]:
     """Yield the keys of each chunk with their answers, as they come."""
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     if executor is None and len(jobs) <= SERIAL:
         for chunk in chunks:
-            yield [key for key, _ in chunk], _answer_all([row for _, row in chunk])
+            yield [key for key, _ in chunk], _answer_all([row for _, row in chunk], kind)
         return
     with _pool(executor) as pool:
-        running = {pool.submit(_answer_all, [row for _, row in chunk]): chunk for chunk in chunks}
+        running = {pool.submit(_answer_all, [row for _, row in chunk], kind): chunk for chunk in chunks}
         for done in as_completed(running):
             yield [key for key, _ in running[done]], done.result()
 
@@ -94,8 +103,8 @@ def _pool(executor: Executor | None) -> AbstractContextManager[Executor]:
     return nullcontext(executor) if executor is not None else ProcessPoolExecutor(max_workers=os.cpu_count())
 
 
-def _answer_all(rows: list[Row]) -> list[Answer]:
-    return [answer(row) for row in rows]
+def _answer_all(rows: list[Row], kind: str) -> list[Answer]:
+    return [answer(row, kind) for row in rows]
 
 
 def _one_node(name: str) -> Cluster:

@@ -17,8 +17,10 @@ from foretrain.validate.summary import Outcome
 _LABELS = {
     "step_time_s": ("step time", "s", 1.0), "memory_bytes": ("peak memory", "GB", 1e9),
     "busbw_bytes_per_s": ("bus bandwidth", "GB/s", 1e9), "time_s": ("time", "s", 1.0),
-    "energy_j": ("energy", "J", 1.0),
+    "energy_j": ("energy", "J", 1.0), "mean_power_w": ("mean power", "W", 1.0), "power_rise_w": ("rise over idle", "W", 1.0),
 }  # fmt: skip
+LETTER_INCHES = 0.11
+"""Room for a letter of the legend."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8C6D31")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -34,7 +36,8 @@ def plot_errors(outcomes: Iterable[Outcome], path: Path) -> None:
         if outcome.measured is not None and outcome.predicted is not None:
             by_quantity[outcome.quantity].append(outcome)
     panels = max(1, len(by_quantity))
-    figure = Figure(figsize=(6.2 * panels + 2.6, 6.2), dpi=120, layout="constrained")
+    longest = max((len(o.source) for found in by_quantity.values() for o in found), default=0)
+    figure = Figure(figsize=(6.2 * panels + max(2.6, LETTER_INCHES * longest + 0.6), 6.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Sequence[Any] = figure.subplots(1, panels, squeeze=False)[0]
     styles = _styles(o.source for found in by_quantity.values() for o in found)

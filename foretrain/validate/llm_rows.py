@@ -32,6 +32,10 @@ class Job:
     recipe: Recipe
     software: Software
     assumed: tuple[str, ...]
+    steps: float = 1.0
+    """How many of the simulated steps make the step that the row measured."""
+    without: tuple[str, ...] = ()
+    """Classes of the breakdown that the row's time leaves out."""
 
 
 @dataclass(frozen=True, slots=True)

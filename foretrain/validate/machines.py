@@ -83,7 +83,7 @@ def cluster_of(row: Row, load: LoadCluster) -> tuple[Cluster, tuple[str, ...]]:
     base = _with_chip(load(name), load(chip.nodes[0]))
     nodes = math.ceil(total / (per_node or base.node.accelerators))
     sized = _with_size(replace(base, nodes=nodes, name=f"{name}:{nodes}"), chip, per_node)
-    cluster = _joined(_with_link(sized, link))
+    cluster = joined(with_link(sized, link))
     cluster = _with_torus(cluster, total, link.slices) if is_tpu(row) else cluster
     return cluster, _assumptions(chip, cluster, words, link)
 
@@ -147,24 +147,30 @@ def _with_chip(cluster: Cluster, usual: Cluster) -> Cluster:
 
 
 def _with_size(cluster: Cluster, chip: Chip, per_node: int | None) -> Cluster:
-    """Return the cluster with the row's accelerators per node (NICs in proportion) and the chip's own NVLink."""
+    """Return the cluster with the row's accelerators per node and the chip's own NVLink."""
+    node = cluster.node
+    if chip.scale_up_bytes_per_s is not None:
+        node = replace(node, scale_up=replace(node.scale_up, bandwidth_bytes_per_s=chip.scale_up_bytes_per_s))
+    return resized(replace(cluster, node=node), per_node or node.accelerators)
+
+
+def resized(cluster: Cluster, per_node: int) -> Cluster:
+    """Return the cluster with so many accelerators per node, NICs in proportion."""
     node = cluster.node
     scale_up = node.scale_up
-    if chip.scale_up_bytes_per_s is not None:
-        scale_up = replace(scale_up, bandwidth_bytes_per_s=chip.scale_up_bytes_per_s)
-    if per_node is None or per_node == node.accelerators:
-        return replace(cluster, node=replace(node, scale_up=scale_up))
+    if per_node == node.accelerators:
+        return cluster
     share = per_node / node.accelerators
     outgrown = scale_up.topology in ("mesh", "cube-mesh") and per_node > node.accelerators
     scale_up = replace(scale_up, domain=per_node, topology="switch" if outgrown else scale_up.topology)
     nics = max(1, round(node.nics * share))
     total = node.network_bytes_per_s * share
-    resized = replace(node, accelerators=per_node, scale_up=scale_up, nics=nics, nic_bytes_per_s=total / nics,
+    smaller = replace(node, accelerators=per_node, scale_up=scale_up, nics=nics, nic_bytes_per_s=total / nics,
                       host_w=node.host_w * share, usd_per_hour=node.usd_per_hour * share)  # fmt: skip
-    return replace(cluster, node=resized, scale_out=replace(cluster.scale_out, bandwidth_bytes_per_s=total))
+    return replace(cluster, node=smaller, scale_out=replace(cluster.scale_out, bandwidth_bytes_per_s=total))
 
 
-def _with_link(cluster: Cluster, link: Link) -> Cluster:
+def with_link(cluster: Cluster, link: Link) -> Cluster:
     """Return the cluster with the NICs and bandwidth that the row states, where they differ from the library's."""
     stated, node = link.node_bytes_per_s, cluster.node
     if stated is None or math.isclose(stated, node.network_bytes_per_s, rel_tol=0.01):
@@ -174,7 +180,7 @@ def _with_link(cluster: Cluster, link: Link) -> Cluster:
     return replace(cluster, node=node, scale_out=replace(cluster.scale_out, bandwidth_bytes_per_s=stated))
 
 
-def _joined(cluster: Cluster) -> Cluster:
+def joined(cluster: Cluster) -> Cluster:
     """Return the cluster with a scale-out network that joins all of its accelerators."""
     return replace(cluster, scale_out=replace(cluster.scale_out, domain=cluster.accelerators))
 

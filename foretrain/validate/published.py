@@ -11,12 +11,13 @@ from pathlib import Path
 
 from foretrain.errors import ForetrainError, OutputError
 from foretrain.validate.answers import Answer, Progress, answers
-from foretrain.validate.cells import text, whole
 from foretrain.validate.clock_rows import clock_outcomes
 from foretrain.validate.curves import curve_outcomes
 from foretrain.validate.errors_plot import plot_errors
-from foretrain.validate.llm_rows import measured
+from foretrain.validate.limit_rows import limit_outcomes
+from foretrain.validate.power_rows import power_outcomes
 from foretrain.validate.runs_file import Line, read_runs
+from foretrain.validate.step_kinds import STEP_KINDS, StepKind
 from foretrain.validate.summary import Outcome, Summary, summarise
 from foretrain.validate.summary_text import format_summary
 
@@ -26,10 +27,14 @@ COLUMNS = (
     "row", "id", "quantity", "measured", "predicted", "error_pct", "lower_80", "upper_80", "lower_95", "upper_95", "assumed", "reason",
 )  # fmt: skip
 
-CURVES = ("network", "collectives")
-"""Kinds of file that hold collectives, not steps."""
-CLOCKS = "clock_energy_runs"
-"""Kind of file that holds passes of pipeline stages by clock."""
+OTHERS = {
+    "network": curve_outcomes,
+    "collectives": curve_outcomes,
+    "clock_energy_runs": clock_outcomes,
+    "power_limit_runs": limit_outcomes,
+    "power_runs": power_outcomes,
+}
+"""What predicts the kinds of file whose rows are no step times."""
 
 
 def validate_published(path: Path | None, out: Path, *, progress: Progress | None = None, executor: Executor | None = None) -> Summary:
@@ -41,12 +46,10 @@ def validate_published(path: Path | None, out: Path, *, progress: Progress | Non
     """
     runs = read_runs(path)
     _prepare(out)
-    if runs.kind in CURVES:
-        outcomes = curve_outcomes(runs.lines, progress=progress)
-    elif runs.kind == CLOCKS:
-        outcomes = clock_outcomes(runs.lines, progress=progress)
+    if runs.kind in STEP_KINDS:
+        outcomes = predict_lines(runs.lines, runs.kind, progress=progress, executor=executor)
     else:
-        outcomes = predict_lines(runs.lines, progress=progress, executor=executor)
+        outcomes = OTHERS[runs.kind](runs.lines, progress=progress)
     summary = summarise(outcomes, file=runs.name, kind=runs.kind)
     _write_predictions(outcomes, out / "predictions.csv")
     _write_summary(summary, out / "summary.json")
@@ -54,22 +57,24 @@ def validate_published(path: Path | None, out: Path, *, progress: Progress | Non
     return summary
 
 
-def predict_lines(lines: Sequence[Line], *, progress: Progress | None = None, executor: Executor | None = None) -> list[Outcome]:
+def predict_lines(
+    lines: Sequence[Line], kind: str = "llm_runs", *, progress: Progress | None = None, executor: Executor | None = None
+) -> list[Outcome]:
     """Return an outcome per line and measured quantity, in the order of the lines."""
     sound = [line.cells for line in lines if not line.fault]
-    replies = iter(answers(sound, progress=progress, executor=executor))
+    replies = iter(answers(sound, kind, progress=progress, executor=executor))
     return [
         outcome
         for index, line in enumerate(lines)
-        for outcome in _outcomes(index, line, Answer(reason=line.fault) if line.fault else next(replies))
+        for outcome in _outcomes(index, line, Answer(reason=line.fault) if line.fault else next(replies), STEP_KINDS[kind])
     ]
 
 
-def _outcomes(index: int, line: Line, reply: Answer) -> Iterator[Outcome]:
+def _outcomes(index: int, line: Line, reply: Answer, kind: StepKind) -> Iterator[Outcome]:
     """Yield the step time, and the memory where the row measured it (alone, where it measured nothing else)."""
-    blank = _blank(index, line, reply)
+    blank = _blank(index, line, reply, kind)
     try:
-        found = measured(line.cells)
+        found = kind.measured(line.cells)
     except ForetrainError as error:
         yield replace(blank, reason=str(error))
         return
@@ -79,49 +84,14 @@ def _outcomes(index: int, line: Line, reply: Answer) -> Iterator[Outcome]:
         yield replace(blank, quantity="memory_bytes", measured=found.memory_bytes, predicted=reply.memory_bytes)
 
 
-def _blank(index: int, line: Line, reply: Answer) -> Outcome:
+def _blank(index: int, line: Line, reply: Answer, kind: StepKind) -> Outcome:
     """Return the outcome of a line before its figures."""
-    cells = line.cells
+    names = kind.labels(line.cells)
     return Outcome(
-        row=index,
-        id=_identity(cells),
-        quantity="step_time_s",
-        measured=None,
-        predicted=None,
-        fits=reply.fits,
-        assumed=reply.assumed,
-        reason=reply.reason,
-        source=text(cells, "source_key"),
-        accelerator=text(cells, "accelerator"),
-        framework=text(cells, "framework"),
-        layout=layout_kind(cells),
-        subset=text(cells, "subset"),
-        complete=text(cells, "complete") == "y",
-        config_key=text(cells, "config_key"),
-    )
-
-
-def _identity(cells: dict[str, str]) -> str:
-    return text(cells, "id") or "|".join(text(cells, name) for name in ("source_key", "model", "n_accelerators", "global_batch_seqs"))
-
-
-def layout_kind(cells: dict[str, str]) -> str:
-    """Return the class of a layout: dp, zero1, fsdp, tp, tp+fsdp, pp, 3d (tp and pp), cp, or unknown."""
-    try:
-        tp, pp, cp = (whole(cells, name) for name in ("tp", "pp", "cp"))
-    except ForetrainError:
-        return "unknown"
-    if tp is None or pp is None:
-        return "unknown"
-    words = text(cells, "zero_or_fsdp").upper().replace("-", "")
-    sharded = "FSDP" in words or "HSDP" in words or "ZERO3" in words
-    if (cp or 1) > 1:
-        return "cp"
-    if pp > 1:
-        return "3d" if tp > 1 else "pp"
-    if tp > 1:
-        return "tp+fsdp" if sharded else "tp"
-    return "fsdp" if sharded else "zero1" if "ZERO1" in words or "DISTRIBUTED" in words else "dp"
+        row=index, id=names.id, quantity="step_time_s", measured=None, predicted=None, fits=reply.fits, assumed=reply.assumed,
+        reason=reply.reason, source=names.source, accelerator=names.accelerator, framework=names.framework, layout=names.layout,
+        subset=names.subset, complete=names.complete, config_key=names.config_key,
+    )  # fmt: skip
 
 
 def _prepare(out: Path) -> None:

@@ -30,11 +30,34 @@ COLLECTIVE_COLUMNS = frozenset({"source", "machine", "collective", "gpus", "node
 CLOCK_COLUMNS = frozenset({"model", "accelerator", "stage", "instruction", "sm_clock_MHz", "time_s", "energy_j", "source"})
 """Columns of measured time and energy of pipeline stages by clock."""
 
+CLASSIC_COLUMNS = frozenset({
+    "config_group", "model", "dataset_input", "accelerator", "n_accelerators", "n_nodes", "node_type", "link", "framework", "precision",
+    "batch_per_device", "grad_accum", "global_batch", "kind", "step_time_ms_median", "source_example",
+})  # fmt: skip
+"""Columns of published steps of convolutional networks, BERT and recommenders."""
+
+IMAGE_COLUMNS = frozenset({
+    "model", "accelerator", "precision", "memory_format", "framework", "batch", "image_size", "step_time_ms",
+})  # fmt: skip
+"""Columns of published steps of image models on one accelerator."""
+
+LIMIT_COLUMNS = frozenset({"gpu", "dataset", "network", "batch_size", "optimizer", "power_limit", "time_per_epoch", "average_power"})
+"""Columns of measured time and power by power limit."""
+
+POWER_COLUMNS = frozenset({
+    "benchmark", "system", "accelerator", "n_nodes", "acc_per_node", "global_batch", "mean_node_power_W", "idle_node_power_W",
+})  # fmt: skip
+"""Columns of the measured wall power of nodes that train."""
+
 KINDS = {
     "llm_runs": LLM_COLUMNS,
     "network": NETWORK_COLUMNS,
     "collectives": COLLECTIVE_COLUMNS,
     "clock_energy_runs": CLOCK_COLUMNS,
+    "classic_runs": CLASSIC_COLUMNS,
+    "image_model_runs": IMAGE_COLUMNS,
+    "power_limit_runs": LIMIT_COLUMNS,
+    "power_runs": POWER_COLUMNS,
 }
 """Kinds of file that are understood, by the columns each must have."""
 
@@ -65,9 +88,19 @@ def read_runs(path: Path | None) -> RunsFile:
     Raises:
         UsageError: where the file is missing, empty, not text, or none of the kinds that are understood.
     """
-    name = BUNDLED if path is None else path.name
+    if path is None:
+        return bundled_runs(BUNDLED)
+    return _runs(path.name, _text(path))
+
+
+def bundled_runs(name: str) -> RunsFile:
+    """Return the runs of a file that comes with the package, by its name."""
+    return _runs(name, (resources.files("foretrain.validate.data") / name).read_text(encoding="utf-8-sig"))
+
+
+def _runs(name: str, content: str) -> RunsFile:
     try:
-        rows = list(csv.reader(io.StringIO(_text(path), newline="")))
+        rows = list(csv.reader(io.StringIO(content, newline="")))
     except csv.Error as error:
         raise UsageError(f"{name} is no CSV file: {error}") from error
     if not rows or not any(cell.strip() for cell in rows[0]):
@@ -80,9 +113,7 @@ def read_runs(path: Path | None) -> RunsFile:
     return RunsFile(name=name, kind=kind, lines=lines)
 
 
-def _text(path: Path | None) -> str:
-    if path is None:
-        return (resources.files("foretrain.validate.data") / BUNDLED).read_text(encoding="utf-8-sig")
+def _text(path: Path) -> str:
     try:
         return read_at_most(path, LARGEST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +131,7 @@ def _kind(name: str, header: list[str]) -> str:
             return kind
         if len(missing) * 2 < len(columns):
             raise UsageError(f"{name} looks like {kind}, but lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    understood = ", ".join(f"{kind}.csv ({', '.join(sorted(columns)[:3])}, ... {len(columns)} columns)" for kind, columns in KINDS.items())
+    understood = ", ".join(f"{kind}.csv ({', '.join(sorted(columns)[:2])} ...)" for kind, columns in KINDS.items())
     raise UsageError(f"the header of {name} is none that is understood ({shortened(', '.join(header[:4]))} ...); understood: {understood}")
 
 

@@ -11,6 +11,8 @@ _UNITS = {
     "busbw_bytes_per_s": ("GB/s", 1e9),
     "time_s": ("s", 1.0),
     "energy_j": ("J", 1.0),
+    "mean_power_w": ("W", 1.0),
+    "power_rise_w": ("W", 1.0),
 }
 
 

@@ -55,6 +55,8 @@ def test_each_stage_is_shown_once() -> None:
     ("name", "kind", "colour"),
     [
         ("forward 3", "math", "forward"),
+        ("backward input 1", "math", "backward"),
+        ("backward weight 1", "math", "weight_gradient"),
         ("backward", "memory", "backward"),
         ("send", "pipeline_parallel", "pipeline_parallel"),
         ("load", "host", "host"),

@@ -21,7 +21,7 @@ from tests.models import hugging_face as hub  # likewise
 BATCH, SEQ = 2, 8
 REAL = [
     "llama3.2-1b", "mixtral-8x7b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b", "gemma3-1b", "phi-2", "opt-350m", "falcon-40b",
-    "bert-large", "t5-base", "vit-l-16", "bart-base", "mpt-7b", "bloom-560m", "gpt-j-6b",
+    "bert-large", "t5-base", "vit-l-16", "bart-base", "mpt-7b", "opt-6.7b", "gpt-j-6b",
 ]  # fmt: skip
 
 

@@ -17,12 +17,17 @@ from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.base import Schedule
+from foretrain.sim.schedules.registry import SCHEDULES, schedule_by_name
 from foretrain.sim.simulate import simulate
 from foretrain.sim.steady import SteadyState
 from foretrain.software.load import load_software
 from foretrain.software.profile import Software
-from tests.sim.hand import GPIPE, INTERLEAVED, ONE_F_ONE_B
+from tests.sim.hand import GPIPE, ONE_F_ONE_B
 
+LOOPING = ("interleaved-1f1b", "looped-bfs", "interleaved-zb")
+BENT = ("zb-v", "dualpipe-v")
+"""Schedules that run several chunks per stage, and those that run exactly two."""
 SOFTWARE = ("megatron-lm", "megatron-lm-2021", "pytorch-eager", "pytorch-fsdp", "torchtitan")
 
 
@@ -66,13 +71,19 @@ def quiet(software: Software) -> Software:
     return replace(software, overlap=overlap)
 
 
+def rounds(schedule: Schedule) -> int:
+    """Return how many micro-batches per stage a schedule needs at least."""
+    return 2 if schedule.name in ("dualpipe", "dualpipe-v") else 1
+
+
 @st.composite
 def cases(draw: st.DrawFn, *, overlap: bool | None = None, dp: tuple[int, ...] = (1, 2, 4), most_microbatches: int = 12) -> Case:
     """Draw a job whose groups fill their nodes evenly."""
     tp, pp, replicas = draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from(dp))
-    schedule = draw(st.sampled_from((ONE_F_ONE_B, GPIPE, INTERLEAVED)))
-    vpp = draw(st.sampled_from((1, 2))) if schedule is INTERLEAVED and pp > 1 else 1
-    microbatches = draw(st.integers(1, most_microbatches // pp)) * pp
+    schedule = schedule_by_name(draw(st.sampled_from([name for name in SCHEDULES if pp > 1 or name != "dualpipe"])))
+    vpp = draw(st.sampled_from((1, 2))) if schedule.name in LOOPING and pp > 1 else 2 if schedule.name in BENT else 1
+    fewest = rounds(schedule)
+    microbatches = draw(st.integers(fewest, max(fewest, most_microbatches // pp))) * pp
     zero = draw(st.sampled_from((0, 1, 3)))
     shard = draw(st.sampled_from([d for d in (1, 2, 4) if replicas % d == 0])) if zero and draw(st.booleans()) else None
     micro_batch = draw(st.sampled_from((1, 2)))

@@ -16,7 +16,7 @@ from foretrain.sim.prediction import Prediction
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
-from tests.sim.cases import Case, cases, gpt, irregular, quiet
+from tests.sim.cases import Case, cases, gpt, irregular, quiet, rounds
 
 some = settings(deadline=None, derandomize=True, max_examples=40)
 few = settings(deadline=None, derandomize=True, max_examples=15)
@@ -107,7 +107,7 @@ def test_less_work_never_makes_a_step_longer(case: Case) -> None:
     shallow = gpt(layers=cut, hidden=case.model.hidden, seq_len=case.model.seq_len)
     assert replace(case, model=shallow).predict().step_s <= step_s * (1 + 1e-12)
     assert replace(case, recipe=replace(case.recipe, seq_len=case.model.seq_len // 2)).predict().step_s <= step_s * (1 + 1e-12)
-    once = case.plan.dp * case.plan.micro_batch * case.plan.pp
+    once = case.plan.dp * case.plan.micro_batch * case.plan.pp * rounds(case.plan.schedule)
     assert replace(case, recipe=replace(case.recipe, global_batch=once)).predict().step_s <= step_s * (1 + 1e-12)
 
 

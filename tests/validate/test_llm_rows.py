@@ -91,7 +91,7 @@ def test_most_complete_core_configurations_become_jobs() -> None:
         ({"arch_family": "perceptron", "model": "one layer"}, "none that is simulated"),
         ({"model": "Llama2-7B [LoRA]"}, "LoRA"),
         ({"optimizer": "Adam (CPU offload)"}, "offload"),
-        ({"accelerator": "Gaudi2-96GB"}, "not in this release's library"),
+        ({"accelerator": "WSE-2"}, "no accelerator of the library"),
         ({"recompute": "selective (every 2nd layer)"}, "share of the layers"),
     ],
 )

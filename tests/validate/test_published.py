@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from foretrain.errors import OutputError
-from foretrain.validate.published import COLUMNS, format_summary, layout_kind, validate_published
+from foretrain.validate.llm_labels import layout_kind
+from foretrain.validate.published import COLUMNS, format_summary, validate_published
 from foretrain.validate.runs_file import read_runs
 
 IDS = ("megatron-sc21-0003", "torchtitan-0001", "internevo-0001", "nemo2407-0001", "vtrain-multi-0002", "maxtext-0001", "fsdp-vldb-0001")

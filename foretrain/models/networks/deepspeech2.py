@@ -11,7 +11,7 @@ from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model
 from foretrain.models.networks.assemble import runs
 from foretrain.models.patterns import RESIDUAL_ADD
-from foretrain.models.recurrent import Recurrent
+from foretrain.models.recurrent import Cell, Recurrent
 from foretrain.models.stream import Streaming
 from foretrain.models.tape import Tape, Tensor
 
@@ -27,7 +27,7 @@ class DeepSpeech2:
     name: str
     layers: int
     hidden: int
-    cell: str
+    cell: Cell
     bands: int
     seq_len: int
     characters: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 from foretrain.errors import PlanError
 from foretrain.sim.schedules.base import BACKWARD, FORWARD, Action, Order, Run, Schedule, order_of, require_microbatches
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
+from foretrain.sim.schedules.zero_bubble import blocks
 
 
 class InterleavedOneForwardOneBackward(Schedule):
@@ -40,14 +41,14 @@ class InterleavedOneForwardOneBackward(Schedule):
         body = _period(forwards, backwards, size=size, lead=warmup)
         periods, rest = divmod(pairs, size * chunks)
         return order_of(
-            *_blocks(forwards, size, start=0, passes=warmup),
+            *blocks(forwards, size, start=0, passes=warmup),
             Run(body, periods),
             Run(body[: 2 * rest], 1),
-            *_blocks(backwards, size, start=pairs, passes=warmup),
+            *blocks(backwards, size, start=pairs, passes=warmup),
         )
 
 
-def round_size(*, stages: int, microbatches: int) -> int:
+def round_size(*, stages: int, microbatches: int, schedule: str = "interleaved-1f1b") -> int:
     """Return how many micro-batches of a chunk run before the next chunk's turn.
 
     Raises:
@@ -57,7 +58,7 @@ def round_size(*, stages: int, microbatches: int) -> int:
         below = next(m for m in count(microbatches - 1, -1) if _divides(stages, m))
         above = next(m for m in count(microbatches + 1) if _divides(stages, m))
         raise PlanError(
-            f"schedule interleaved-1f1b cannot cut {microbatches} micro-batches into {_rounds(stages, microbatches)} equal rounds "
+            f"schedule {schedule} cannot cut {microbatches} micro-batches into {_rounds(stages, microbatches)} equal rounds "
             f"for {stages} stages; nearest that can be: {below} and {above} (any multiple of {stages} can)"
         )
     return microbatches // _rounds(stages, microbatches)
@@ -85,12 +86,3 @@ def _period(forwards: Sequence[Action], backwards: Sequence[Action], *, size: in
     body[0::2] = cycle[phase:] + cycle[:phase]
     body[1::2] = [action for action in backwards for _ in range(size)]
     return tuple(body)
-
-
-def _blocks(actions: Sequence[Action], size: int, *, start: int, passes: int) -> Iterator[Run]:
-    """Yield passes `start` to `start + passes` of the cycle that plays each action `size` times."""
-    position, end = start, start + passes
-    while position < end:
-        stop = min(end, (position // size + 1) * size)
-        yield Run((actions[position // size % len(actions)],), stop - position)
-        position = stop

@@ -1,4 +1,4 @@
-"""Whether tensor, context and expert parallelism and sharding can cut a model: what they divide, and what they cannot."""
+"""Whether context and expert parallelism can cut a model: what they divide, and what they cannot."""
 
 from __future__ import annotations
 
@@ -10,47 +10,8 @@ from foretrain.models.experts import GroupedLinear
 from foretrain.models.model import Model
 from foretrain.models.ops import Op
 from foretrain.models.still import Still
-from foretrain.sim.divisors import closest, divisors
+from foretrain.sim.cut import closest, divisors
 from foretrain.sim.plan import Plan
-
-
-def check_tensor(model: Model, plan: Plan) -> None:
-    """Refuse a tensor-parallel degree that does not divide what it would cut.
-
-    Raises:
-        PlanError: naming what could.
-    """
-    if plan.sequence_parallel and plan.tp == 1:
-        raise PlanError("sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off")
-    if plan.tp > 1 and not model.tensor_dims:
-        raise PlanError(f"tp={plan.tp}, but {model.name} has no products that tensor parallelism could cut; use tp=1 with more dp or pp")
-    for name, size in model.tensor_dims.items():
-        if size % plan.tp:
-            options = closest(plan.tp, divisors(size))
-            raise PlanError(f"tp={plan.tp} does not divide the {size} {name} of {model.name}; use one of {options}")
-    if plan.sequence_parallel and model.seq_len is None:
-        raise PlanError(f"sequence_parallel cuts sequences, but {model.name} trains on {model.item}s; leave it off")
-    if plan.sequence_parallel and model.seq_len is not None and model.seq_len % plan.tp:
-        low = model.seq_len // plan.tp * plan.tp
-        raise PlanError(
-            f"tp={plan.tp} does not divide the sequence of {model.seq_len} that sequence_parallel cuts; "
-            f"use sequences of {f'{low} or ' if low else ''}{low + plan.tp}, or leave it off"
-        )
-
-
-def check_sharding(plan: Plan) -> None:
-    """Refuse a group that cannot share one copy of the state.
-
-    Raises:
-        PlanError: naming what could.
-    """
-    if plan.shard is None:
-        return
-    if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
-    if plan.shard < 1 or plan.copies % plan.shard:
-        over = f"dp={plan.dp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
-        raise PlanError(f"shard={plan.shard} does not divide {over}; use one of {closest(plan.shard, divisors(plan.copies))}")
 
 
 def check_context(model: Model, plan: Plan) -> None:
@@ -61,6 +22,8 @@ def check_context(model: Model, plan: Plan) -> None:
     """
     if plan.cp == 1:
         return
+    if "tensor" in model.uncut:
+        raise PlanError(f"cp={plan.cp}, but {model.name} cannot be cut ({model.uncut['tensor']}); use cp=1 with more dp")
     ops = _ops(model)
     cores = [op for op in ops if isinstance(op, CoreAttention)]
     ordered = next((op for op in ops if op.ordered), None)

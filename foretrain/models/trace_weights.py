@@ -1,0 +1,48 @@
+"""Whose each parameter is: the first op's that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from foretrain.models.trace_data import Record
+from foretrain.models.trace_run import Weight
+
+
+class Owners:
+    """Gives out parameters once each; `part` says where in the model the next ops are: prologue, layers or epilogue."""
+
+    def __init__(self, weights: Mapping[int, Weight]) -> None:
+        self.part = "prologue"
+        self.tied = 0
+        """Parameters that the epilogue shares with the prologue: both ends of a pipeline hold them."""
+        self._weights = weights
+        self._given: dict[int, str] = {}
+
+    def take(self, storages: Iterable[int]) -> list[Weight]:
+        """Return the parameters in these pieces of memory that no op has used yet, and note that one has."""
+        found = []
+        for storage in storages:
+            if storage in self._weights and storage not in self._given:
+                self._given[storage] = self.part
+                found.append(self._weights[storage])
+        return found
+
+    def trains(self, storage: int) -> bool:
+        """Tell whether there is a trained parameter in a piece of memory."""
+        weight = self._weights.get(storage)
+        return weight is not None and weight.trained
+
+    def layer(self, record: Record, count: int, trained: bool) -> tuple[bool, bool]:  # noqa: FBT001  # a fact of the record
+        """Return whether the weight and the bias of a product are its own: parameters of just its shape that no op before it has used.
+
+        A weight that the epilogue shares with the prologue is held by both.
+        """
+        right, added = record.shape["right"], record.shape["added"] if record.shape["added_row"] else None
+        weight, bias = self._weights.get(right), None if added is None else self._weights.get(added)
+        own = weight is not None and weight.numel == count and weight.trained == trained and right not in self._given
+        if weight is not None and weight.numel == count and self.part == "epilogue" and self._given.get(right) == "prologue":
+            self.tied += count
+            own = True
+        mine = bias is not None and added not in self._given and bias.trained == trained and record.shape["added_grad"] == trained
+        self.take([storage for storage, is_own in ((right, own), (added, mine)) if is_own and storage is not None])
+        return own, mine
