@@ -17,6 +17,7 @@ from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.registry import SCHEDULES, schedule_by_name
 from foretrain.sim.segment import CONTEXT, Leg
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
@@ -127,6 +128,24 @@ def test_both_details_and_the_jump_agree(mode: str, plan: Plan) -> None:
     played = Engine(lower(place(MODEL, CLUSTER, plan, recipe), SOFTWARE).job).play()
     assert whole.step_s == pytest.approx(kernels.step_s, rel=1e-2)
     assert whole.step_s == pytest.approx(played.step_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("mode", MODES)
+def test_every_schedule_runs_the_same_flop(name: str, mode: str) -> None:
+    """Backward passes that are split and pipelines that are bent or bidirectional lose and repeat no part of attention."""
+    schedule = schedule_by_name(name)
+    model, recipe = gpt(layers=8, seq_len=1024), Recipe(global_batch=16)
+    whole = simulate(model, CLUSTER, Plan(dp=2), recipe, software=SOFTWARE)
+    for chunks in (1, 2):
+        try:
+            plan = Plan(pp=2, vpp=chunks, cp=2, cp_mode=mode, schedule=schedule)
+            found = simulate(model, CLUSTER, plan, recipe, software=SOFTWARE)
+        except PlanError:
+            continue  # a schedule of other chunks
+        assert found.hardware_flop == pytest.approx(whole.hardware_flop)
+        return
+    raise AssertionError(f"{name} took neither one chunk nor two")
 
 
 @pytest.mark.parametrize("mode", MODES)
