@@ -47,12 +47,16 @@ class LayoutOptions:
     tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1
     pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1
     vpp: Annotated[int, typer.Option(help="Model chunks per stage (interleaving).")] = 1
-    zero: Annotated[int, typer.Option(help="0 replicated, 1 optimizer sharded, 3 fully sharded (FSDP).")] = 0
+    zero: Annotated[int, typer.Option(help="0 replicated; sharded: 1 optimizer, 2 gradients too, 3 all (FSDP).")] = 0
     shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp]")] = None
     sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
-    recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
+    recompute: Annotated[str, typer.Option(help="none, selective, full, attention, norms, activations; full:2 every 2nd layer.")] = "none"
+    recompute_layers: Annotated[int | None, typer.Option(help="Layers of each model chunk that recompute. [default: all]")] = None
+    gradient_sync: Annotated[
+        str | None, typer.Option(help="Reduce gradients once a step (no_sync) or every micro-batch.", metavar="step|micro-batch")
+    ] = None
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
 
 

@@ -19,19 +19,22 @@ TOO_BIG = ("--model", "gpt3-175b", "--cluster", "dgx-a100-80gb:1", "--global-bat
 OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync",
+        "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
         "--unfold", "--detail", "--seed", "--power-cap", "--clock",
         "--lora-rank", "--lora-targets", "--freeze", "--json", "--out", "--help",
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync",
+        "--order", "--global-batch", "--precision", "--optimizer", "--set", "--seed", "--nodes",
         "--seq-len", "--image-size", "--mode",
         "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--json", "--out", "--help",
     },
     "plot power": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync",
+        "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--set",
         "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},

@@ -1,7 +1,7 @@
 """How data-parallel ranks exchange parameters and gradients around the passes of a step.
 
-One final class per way: replicated state (DDP, optionally with a sharded optimizer), and fully sharded state (ZeRO-3, FSDP).
-Each turns a pass of a chunk into instructions, with what it gathers before and reduces after.
+One final class per way: here parameters that stay replicated (DDP, optionally with a sharded optimizer and sharded gradients), in
+`sharded` those that do not. Each turns a pass of a chunk into instructions, with what it gathers before and reduces after.
 
 **Source:** Rajbhandari et al., ZeRO, arXiv:1910.02054, sections 5 and 7; Zhao et al., PyTorch FSDP, arXiv:2304.11277, sections 3 and 4.
 """
@@ -9,13 +9,13 @@ Each turns a pass of a chunk into instructions, with what it gathers before and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from foretrain.sim.placement import Span
 from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
 from foretrain.sim.segment import DATA
 from foretrain.sim.stagework import StageWork
-from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
@@ -124,7 +124,11 @@ class Exchange(ABC):
 
 
 class Replicated(Exchange):
-    """Every rank holds the parameters; gradients are reduced once a step, and the optimizer may be sharded (ZeRO-1)."""
+    """Every rank holds the parameters; the optimizer may be sharded (ZeRO-1) and the gradients too (ZeRO-2).
+
+    Gradients are reduced once a step, or in every backward pass: where they are sharded, or where nothing asks to wait (DDP without
+    `no_sync`). Sharded ones are whole, bucket by bucket, only until they are reduced.
+    """
 
     @property
     def first_apart(self) -> bool:
@@ -133,8 +137,12 @@ class Replicated(Exchange):
 
     @property
     def last_apart(self) -> bool:
-        """Whether gradients are reduced behind the last backward passes."""
-        return self.context.placement.plan.dp > 1 and self.context.software.overlap.gradient_reduce
+        """Whether the last backward passes reduce what those before them do not, or end in a wait of their own."""
+        return self.context.placement.plan.dp > 1 and (self._every or self.context.software.overlap.gradient_reduce)
+
+    @property
+    def _every(self) -> bool:
+        return self.context.placement.plan.syncs_every_microbatch
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return the gathers of updated parameters that hide behind the first forward passes."""
@@ -160,20 +168,37 @@ class Replicated(Exchange):
         return result
 
     def _backward(self, chunk: int, *, last: bool) -> Instructions:
-        if not last:
+        if not last and not self._every:
             return list(self.work.backward(chunk))
         result: Instructions = []
         for start, stop, parameters in reversed(self._buckets(chunk)):
-            result += self.work.backward(chunk, start, stop)
-            for issue, wait in self._reduction(f"gradients {chunk}.{start}-{stop}", parameters):
-                result.append(issue)
+            passed = self.work.backward(chunk, start, stop)
+            result += self._held(passed, self._reduced(f"gradients {chunk}.{start}-{stop}", parameters, last=last), parameters)
+        return result
+
+    def _reduced(self, name: str, parameters: float, *, last: bool) -> Instructions:
+        """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
+        result: Instructions = []
+        for issue, wait in self._reduction(name, parameters):
+            result.append(issue)
+            if not self.context.software.overlap.gradient_reduce:
+                result.append(wait)
+            elif last:
                 self._reductions.append(wait)
         return result
+
+    def _held(self, passed: Iterable[Instruction], reduced: Instructions, parameters: float) -> Instructions:
+        """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced."""
+        plan = self.context.placement.plan
+        if plan.zero < 2 or plan.shards == 1:
+            return [*passed, *reduced]
+        size = parameters * self.context.numbers.state.reduce_bytes
+        return [Instruction(RESIZE, size), *passed, *reduced, Instruction(RESIZE, -size)]
 
     def end(self) -> tuple[Instruction, ...]:
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
         result: Instructions = list(self._reductions)
-        if not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
+        if not self._every and not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
             for pair in self._reduction("gradients", self.work.state.trained):
                 result += pair
         result += self._tied()
@@ -196,82 +221,3 @@ class Replicated(Exchange):
         if start < len(self.work.state.units[chunk]):
             buckets.append((start, len(self.work.state.units[chunk]), held))
         return buckets
-
-
-class FullySharded(Exchange):
-    """Parameters are gathered unit by unit before each pass and freed after; gradients are reduced to shards as they come."""
-
-    @property
-    def first_apart(self) -> bool:
-        """No: every pass gathers."""
-        return False
-
-    @property
-    def last_apart(self) -> bool:
-        """Whether the step ends with waiting for the last reduction."""
-        return self.context.placement.plan.dp > 1
-
-    def begin(self) -> tuple[Instruction, ...]:
-        """Return nothing: the first gather belongs to the first pass."""
-        return ()
-
-    def _forward(self, chunk: int, *, first: bool) -> Instructions:
-        return self._pass(chunk, list(range(len(self.work.state.units[chunk]))), "forward", last=False)
-
-    def _backward(self, chunk: int, *, last: bool) -> Instructions:
-        return self._pass(chunk, list(range(len(self.work.state.units[chunk])))[::-1], "backward", last=last)
-
-    def end(self) -> tuple[Instruction, ...]:
-        """Return the wait for the last reduction and the optimizer."""
-        return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
-
-    def _pass(self, chunk: int, order: list[int], direction: str, *, last: bool) -> Instructions:
-        """Gather one unit ahead, play, free, reduce: two units are whole at a time. Backward, units that stand still are left out."""
-        units = self.work.state.units[chunk]
-        if direction == "backward":
-            order = [unit for unit in order if not units[unit].block.still]
-        whole = [self._whole_bytes(unit, direction) for unit in units]
-        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
-        result: Instructions = []
-        ahead = 1 if self.context.software.overlap.parameter_gather else 0
-        for position, unit in enumerate(order):
-            coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
-            for other in coming:
-                result.append(Instruction(RESIZE, whole[other]))
-                pair = gathers[other]
-                if pair is not None:
-                    result.append(pair[0])
-            own = gathers[unit]
-            if own is not None:
-                result.append(own[1])
-            result += self._compute(direction, chunk, unit)
-            if direction == "backward":
-                result += self._reduce(chunk, unit, units[unit].trained, last=last)
-            result.append(Instruction(RESIZE, -whole[unit]))
-        return result
-
-    def _compute(self, direction: str, chunk: int, unit: int) -> Instructions:
-        play = self.work.forward if direction == "forward" else self.work.backward
-        return list(play(chunk, unit, unit + 1))
-
-    def _reduce(self, chunk: int, unit: int, parameters: float, *, last: bool) -> Instructions:
-        pairs = self._reduction(f"gradients {chunk}.{unit}", parameters)
-        if not pairs:
-            return []
-        if last:
-            self._reductions.append(pairs[-1][1])
-        exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
-        return [issue for issue, _ in pairs] + exposed
-
-    def _whole_bytes(self, unit: Unit, direction: str) -> float:
-        """Return what a unit takes while it is whole: its parameters, and backward the gradient that is not reduced yet."""
-        state = self.context.numbers.state
-        if self.context.placement.plan.shards == 1:
-            return 0.0
-        return unit.parameters * state.gather_bytes + (unit.trained * state.reduce_bytes if direction == "backward" else 0.0)
-
-
-def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:
-    """Return the exchange that the plan asks for."""
-    kind = FullySharded if context.placement.plan.zero == 3 else Replicated
-    return kind(context, work, member, classes)

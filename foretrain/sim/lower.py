@@ -9,7 +9,6 @@ from foretrain.models.ops import Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
-from foretrain.sim.exchange import exchange_for
 from foretrain.sim.expansion import Expansion
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
@@ -17,6 +16,7 @@ from foretrain.sim.precision import Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
 from foretrain.sim.segment import SegmentBook
+from foretrain.sim.sharded import exchange_for
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_states
 from foretrain.software.profile import Software
@@ -50,7 +50,7 @@ class Context:
         plan, accelerator = placement.plan, placement.cluster.accelerator
         self.placement = placement
         self.software = software
-        self.numbers = numbers(placement.recipe, accelerator, software, sharded=plan.zero == 3)
+        self.numbers = numbers(placement.recipe, accelerator, software, sharded=plan.zero >= 2)
         self.pricer = Pricer(accelerator, software, self.numbers.dtype, plan.ranks)
         self.book = SegmentBook()
         self.collectives: list[CollectiveSpec] = []

@@ -216,7 +216,7 @@ def _check_sharding(plan: Plan) -> None:
     if plan.shard is None:
         return
     if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
+        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1, 2 or 3")
     if plan.shard < 1 or plan.dp % plan.shard:
         raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
 

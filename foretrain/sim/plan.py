@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 from foretrain.errors import PlanError, nearest
+from foretrain.sim.recompute_share import RecomputeShare, recompute_share
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
-RECOMPUTE = ("none", "selective", "full")
+SYNCS = ("step", "micro-batch")
 UNFOLD = ("dp", "tp")
 ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
 """Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine."""
@@ -20,8 +21,11 @@ ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp"
 class Plan:
     """A layout: dp × tp × pp accelerators.
 
-    `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
-    the number of ranks that share one copy (None: all of dp; fewer is HSDP or grouped ZeRO). `order` is how ranks are numbered
+    `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded), 2 (gradients too; FSDP's
+    SHARD_GRAD_OP) or 3 (fully sharded, FSDP); `shard` is the number of ranks that share one copy (None: all of dp; fewer is HSDP or
+    grouped ZeRO). `recompute` is none, selective or full, of all layers or of every n-th (`full:2`); `recompute_layers` is how many
+    layers of each model chunk it applies to instead (None: all). `gradient_sync` says when replicas reduce gradients: once a `step`
+    (under `no_sync`) or every `micro-batch`; None is what the sharding asks for. `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
     simulate rank by rank instead of once per class.
     """
@@ -36,6 +40,8 @@ class Plan:
     micro_batch: int = 1
     schedule: Schedule = field(default_factory=OneForwardOneBackward)
     recompute: str = "none"
+    recompute_layers: int | None = None
+    gradient_sync: str | None = None
     order: str = "tp-dp-pp"
     unfold: frozenset[str] = frozenset()
 
@@ -46,16 +52,32 @@ class Plan:
             self._count("shard")
         if not isinstance(self.schedule, Schedule):
             raise PlanError(f"schedule={self.schedule!r} is no schedule; give an object, such as schedule_by_name('1f1b')")
-        if isinstance(self.zero, bool) or self.zero not in (0, 1, 3):
-            raise PlanError(f"zero={self.zero!r} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
+        if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
+            known = "0 (replicated), 1 (optimizer sharded), 2 (gradients too) or 3 (fully sharded)"
+            raise PlanError(f"zero={self.zero!r} is no stage of sharding; use {known}")
         object.__setattr__(self, "zero", int(self.zero))
-        if self.recompute not in RECOMPUTE:
-            known = ", ".join(RECOMPUTE)
-            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(str(self.recompute), RECOMPUTE)}")
+        share = recompute_share(self.recompute)
+        if self.recompute_layers is not None:
+            self._count("recompute_layers")
+            _one_share(share, self.recompute, self.recompute_layers)
+        self._synchronised()
         if self.order not in ORDERS:
             known = ", ".join(ORDERS)
             raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(str(self.order), ORDERS)}")
         self._dimensions()
+
+    def _synchronised(self) -> None:
+        """Refuse to keep whole gradients between micro-batches where they are sharded."""
+        if self.gradient_sync is None:
+            return
+        if self.gradient_sync not in SYNCS:
+            known = " or ".join(SYNCS)
+            raise PlanError(f"gradient_sync={self.gradient_sync!r} is unknown; use {known}{nearest(str(self.gradient_sync), SYNCS)}")
+        if self.gradient_sync == "step" and self.zero >= 2:
+            raise PlanError(
+                f"gradient_sync=step keeps whole gradients until the last micro-batch, but zero={self.zero} shards them; "
+                "use gradient_sync=micro-batch, or zero 0 or 1"
+            )
 
     def _dimensions(self) -> None:
         """Refuse what cannot be unfolded."""
@@ -75,6 +97,11 @@ class Plan:
             object.__setattr__(self, name, int(value))
 
     @property
+    def syncs_every_microbatch(self) -> bool:
+        """Whether gradients are reduced in every backward pass, not in the last of a step only."""
+        return self.zero >= 2 or self.gradient_sync == "micro-batch"
+
+    @property
     def ranks(self) -> int:
         """Accelerators that the plan occupies."""
         return self.dp * self.tp * self.pp
@@ -92,3 +119,11 @@ class Plan:
     def shards(self) -> int:
         """Ranks that share one copy of the sharded state: 1 where nothing is sharded."""
         return 1 if self.zero == 0 else (self.shard or self.dp)
+
+
+def _one_share(share: RecomputeShare, recompute: str, layers: int) -> None:
+    """Refuse a number of layers beside nothing to recompute, or beside another share of them."""
+    if share.policy == "none":
+        raise PlanError(f"recompute_layers={layers} has nothing to recompute beside recompute=none; use recompute full or selective")
+    if share.every > 1:
+        raise PlanError(f"recompute={recompute} and recompute_layers={layers} both say which layers run again; leave out one of them")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from foretrain.errors import PlanError
 from foretrain.models.model import Block
 from foretrain.sim.placement import Placement
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
+from foretrain.sim.recompute import recomputation
+from foretrain.sim.recompute_share import CLASSES, recompute_share
 
 FP32_BYTES = 4.0
 
@@ -17,6 +21,7 @@ class Unit:
 
     block: Block
     layer: bool
+    """Whether the recompute policy applies: to layers, and of them to those that the plan names."""
     parameters: float
     """Held by one tensor-parallel rank."""
     trained: float
@@ -55,17 +60,20 @@ def sharded_bytes(block: Block, ranks: int) -> float:
 
 def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
     """Return the units and the resident bytes of one rank of every stage."""
-    layers = {id(block): _unit(block, placement.plan.tp, layer=True) for block, _ in placement.model.layers}
+    _check_recomputed(placement)
+    tp = placement.plan.tp
+    layers = {(id(block), again): _unit(block, tp, layer=again) for block, _ in placement.model.layers for again in (False, True)}
     return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
 
 
-def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
+def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
     plan = placement.plan
     units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(plan.vpp))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
-    everything = plan.shards if plan.zero == 3 else 1
+    # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
+    everything = plan.shards if plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes) else 1
     spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
     updated = trained / plan.shards
     return StageState(
@@ -73,7 +81,7 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
         parameters=parameters,
         trained=trained,
         parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread,
-        gradient_bytes=trained * state.gradient_bytes / everything,
+        gradient_bytes=trained * state.gradient_bytes / (plan.shards if plan.zero >= 2 else 1),
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
         updated=updated,
     )
@@ -84,17 +92,43 @@ def _frozen_bytes(numbers: Numbers) -> float:
     return numbers.state.parameter_bytes or numbers.element_bytes
 
 
-def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
+def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[tuple[int, bool], Unit]) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
     index = chunk * plan.pp + stage
-    units = [layers[id(block)] for block in placement.chunk_layers[index]]
+    first = sum(map(len, placement.chunk_layers[:index]))
+    units = [layers[id(block), _again(plan, number, first + number)] for number, block in enumerate(placement.chunk_layers[index])]
     if index == 0:
         units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:
         epilogue = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
         units += _untied(epilogue, model.tied_parameters / plan.tp, plan.pp, trained=model.tied_trained)
     return tuple(units)
+
+
+def _again(plan: Plan, in_chunk: int, in_model: int) -> bool:
+    """Return whether a layer is one of those that the plan recomputes: the first of a chunk, or every n-th of the model."""
+    if plan.recompute_layers is not None:
+        return in_chunk < plan.recompute_layers
+    return recompute_share(plan.recompute).applies(in_model)
+
+
+def _check_recomputed(placement: Placement) -> None:
+    """Refuse shares of the layers that hold none of them, or more than there are."""
+    plan, layers = placement.plan, max(map(len, placement.chunk_layers))
+    if plan.recompute_layers is not None and plan.recompute_layers > layers:
+        raise PlanError(f"recompute_layers={plan.recompute_layers}, but a model chunk holds {layers} layers; use 1 to {layers}, or none")
+    _check_class(placement)
+    share, depth = recompute_share(plan.recompute), placement.model.depth
+    if share.every > depth:
+        raise PlanError(f"recompute={plan.recompute} is for no layer of the {depth} of {placement.model.name}; use :1 to :{depth}")
+
+
+def _check_class(placement: Placement) -> None:
+    """Refuse a class of ops that no layer has."""
+    model, policy = placement.model, recompute_share(placement.plan.recompute).policy
+    if policy in CLASSES and not any(recomputation(policy, "core_attention").again(block.steps) for block, _ in model.layers):
+        raise PlanError(f"recompute={policy}, but no layer of {model.name} has {policy} that could run again; use recompute full or none")
 
 
 def _untied(units: list[Unit], tied: float, stages: int, *, trained: bool) -> list[Unit]:

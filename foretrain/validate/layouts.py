@@ -17,6 +17,8 @@ _STAGE_0 = r"ZeRO-?0|\bnone\b|\bDDP\b|\bDP\b|data[- ]parallel|replicated|^-$"
 UNEVEN_REMAT = re.compile(r"every|n-th|\bnth\b|2nd|\d+ (of )?(the )?(\d+ )?(layers|blocks)|partial|num.layers", re.IGNORECASE)
 """Recomputation of some of the layers only."""
 
+_NTH = re.compile(r"every (\d+)(?:st|nd|rd|th)? (?:layer|block)", re.IGNORECASE)
+
 
 def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int | None, tuple[str, ...]]:
     """Return ZeRO stage, ranks that share one copy (None: all of dp) and what had to be assumed.
@@ -35,13 +37,11 @@ def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int
 
 
 def _stage(words: str) -> int:
-    if re.search(_STAGE_2, words, re.IGNORECASE):
-        raise PlanError(f"{words!r}: sharding of gradients and optimizer without parameters (ZeRO-2) is not simulated in this release")
-    for stage, pattern in ((3, _STAGE_3), (1, _STAGE_1), (0, _STAGE_0)):
+    for stage, pattern in ((2, _STAGE_2), (3, _STAGE_3), (1, _STAGE_1), (0, _STAGE_0)):
         if re.search(pattern, words, re.IGNORECASE):
             return stage
     if words:
-        raise PlanError(f"how the state is sharded is {words!r}; ZeRO-0, 1 or 3, FSDP, DDP or none is expected")
+        raise PlanError(f"how the state is sharded is {words!r}; ZeRO-0 to 3, FSDP, DDP or none is expected")
     raise PlanError("how the state is sharded is not given (zero_or_fsdp is empty)")
 
 
@@ -68,6 +68,10 @@ def recomputation(row: Row) -> tuple[str, tuple[str, ...]]:
         PlanError: where it is not given, or covers a share of the layers.
     """
     words, kind = text(row, "recompute"), text(row, "recompute_class")
+    nth = _NTH.search(words)
+    if nth and kind in ("selective", "full"):
+        # torchtitan's `selective` with a number checkpoints every n-th layer whole.
+        return f"full:{nth.group(1)}", ()
     if UNEVEN_REMAT.search(words):
         raise PlanError(f"recompute {words!r}: recomputing a share of the layers is not simulated in this release")
     if kind == "custom" and re.search("offload", words, re.IGNORECASE):

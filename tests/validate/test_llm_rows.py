@@ -90,7 +90,7 @@ def test_most_complete_core_configurations_become_jobs() -> None:
         ({"model": "Llama2-7B [LoRA]"}, "LoRA"),
         ({"optimizer": "Adam (CPU offload)"}, "offload"),
         ({"accelerator": "Gaudi2-96GB"}, "not in this release's library"),
-        ({"recompute": "selective (every 2nd layer)"}, "share of the layers"),
+        ({"recompute": "selective (every n-th block)"}, "share of the layers"),
         ({"execution": "compiled async_tp", "framework": "torchtitan"}, "async_tp"),
     ],
 )
