@@ -13,7 +13,7 @@ from foretrain.fields import KERNELS, words_of
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
-Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
+Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")
 KernelName = one_of(*KERNELS)
 Topology = one_of(*words_of("topology"))
 Library = one_of(*words_of("library"))

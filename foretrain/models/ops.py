@@ -128,6 +128,8 @@ class Kernel:
     gemm: Gemm | None = None
     attention: FusedAttention | None = None
     convolution: Convolution | None = None
+    dtype: str | None = None
+    """Of its math, where that is not the compute dtype."""
 
 
 class Op(ABC):

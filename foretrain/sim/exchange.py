@@ -105,10 +105,9 @@ class Exchange(ABC):
             ]
         return [pair for pair in found if pair is not None]
 
-    def _gather(self, name: str, parameters: float) -> tuple[Instruction, Instruction] | None:
-        if not parameters:
+    def _gather(self, name: str, size: float) -> tuple[Instruction, Instruction] | None:
+        if not size:
             return None
-        size = parameters * self.context.numbers.state.gather_bytes
         return self._collective(f"all-gather {name}", "all_gather", size, self.context.placement.shard_span(self.member.stage))
 
     def _tied(self) -> Instructions:
@@ -149,9 +148,10 @@ class Replicated(Exchange):
         if not self.first_apart:
             return ()
         issued: Instructions = []
+        gather = self.context.numbers.state.gather_bytes
         for chunk in range(len(self.work.state.units)):
             for first, last, parameters in self._buckets(chunk):
-                pair = self._gather(f"parameters {chunk}.{first}-{last}", parameters)
+                pair = self._gather(f"parameters {chunk}.{first}-{last}", parameters * gather)
                 if pair is not None:
                     issued.append(pair[0])
                     self._gathers[chunk, first] = pair[1]
@@ -204,7 +204,7 @@ class Replicated(Exchange):
         result += self._tied()
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
-            result += self._gather("parameters", self.work.state.trained) or ()
+            result += self._gather("parameters", self.work.state.trained * self.context.numbers.state.gather_bytes) or ()
         return tuple(result)
 
     def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:

@@ -10,6 +10,7 @@ from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
 from foretrain.sim.expansion import Expansion
+from foretrain.sim.low_precision import in_few_bits
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.precision import Numbers, numbers
@@ -111,6 +112,7 @@ class Context:
 
 def lower(placement: Placement, software: Software) -> Lowered:
     """Return the job of one training step."""
+    placement = in_few_bits(placement, software)
     context = Context(placement, software)
     members = _members(placement)
     channels = _channels(context, members)

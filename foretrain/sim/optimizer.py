@@ -31,7 +31,7 @@ def optimizer_kernel(state: StageState, numbers: Numbers, recipe: Recipe, softwa
         kind=KernelKind.STREAM,
         flop=0.0,
         model_flop=0.0,
-        moved_bytes=state.updated * (per_parameter + unscale) + clear,
+        moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes,
         launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * _tensors(state),
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from foretrain.errors import RecipeError
 from foretrain.hardware.accelerator import Accelerator
+from foretrain.sim.low_precision import gathers_few_bits, scaling
 from foretrain.sim.recipe import Recipe
 from foretrain.software.profile import Software, TrainingState
 
@@ -18,9 +19,15 @@ FULL = TrainingState(parameter_bytes=4.0, gradient_bytes=4.0, master_bytes=0.0, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Dtype of matrix math, bytes of an activation element, and bytes per parameter of the training state."""
+    """Dtype of matrix math, bytes of an activation element, and bytes per parameter of the training state.
+
+    `product_dtype` is that of the layers' products, the peak of which a step is measured by; `gather_bytes` are those of a parameter
+    that a layer's products use, on the wire.
+    """
 
     dtype: str
+    product_dtype: str
+    gather_bytes: float
     element_bytes: float
     state: TrainingState
     optimizer_bytes: float
@@ -32,17 +39,21 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
     Raises:
         RecipeError: where the accelerator has no rate for the precision.
     """
-    if recipe.precision not in accelerator.peak_flop_per_s:
+    few = scaling(recipe.precision, software)
+    dtype = recipe.precision if few is None else "bf16"
+    if dtype not in accelerator.peak_flop_per_s:
         known = ", ".join(name for name in ELEMENT_BYTES if name in accelerator.peak_flop_per_s)
-        remedy = f"use one of {known}, or add peak.{recipe.precision} to its profile"
-        raise RecipeError(f"{accelerator.name} has no {recipe.precision} rate; {remedy}")
-    mixed = recipe.precision in ("fp16", "bf16")
+        remedy = f"use one of {known}, or add peak.{dtype} to its profile"
+        raise RecipeError(f"{accelerator.name} has no {dtype} rate; {remedy}")
+    mixed = dtype in ("fp16", "bf16")
     state = software.state if mixed else FULL
     if not sharded and state.parameter_bytes == 0.0:
         state = FULL if not mixed else _resident(state)
     return Numbers(
-        dtype=recipe.precision,
-        element_bytes=ELEMENT_BYTES[recipe.precision],
+        dtype=dtype,
+        product_dtype=dtype if few is None else few.dtype,
+        gather_bytes=few.element_bytes if few is not None and gathers_few_bits(recipe.precision, software) else state.gather_bytes,
+        element_bytes=ELEMENT_BYTES[dtype],
         state=state,
         optimizer_bytes=OPTIMIZER_BYTES[recipe.optimizer],
     )

@@ -7,7 +7,7 @@ from numbers import Integral
 
 from foretrain.errors import RecipeError, nearest
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "fp8-delayed", "fp8-tensorwise", "fp8-rowwise", "fp8-block", "mxfp8", "nvfp4")
 LARGEST_BATCH = 10**9
 LARGEST_IMAGE = 100_000
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")

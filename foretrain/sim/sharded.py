@@ -57,7 +57,7 @@ class Sharded(Exchange):
     def _gathered(self, chunk: int, order: list[int], direction: str, sizes: list[float]) -> list[Instructions]:
         """Return for each unit of `order` what comes before it: room and gather of those ahead, and the wait for its own."""
         units = self.work.state.units[chunk]
-        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].parameters) for unit in order}
+        gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].gather_bytes) for unit in order}
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
         result: list[Instructions] = []
         for position, unit in enumerate(order):
@@ -73,7 +73,7 @@ class Sharded(Exchange):
 
     def _whole_bytes(self, unit: Unit) -> float:
         """Return what the parameters of a unit take while it is whole."""
-        return unit.parameters * self.context.numbers.state.gather_bytes if self.context.placement.plan.shards > 1 else 0.0
+        return unit.gather_bytes if self.context.placement.plan.shards > 1 else 0.0
 
     def _unreduced_bytes(self, unit: Unit) -> float:
         """Return what the gradients of a unit take until they are reduced."""

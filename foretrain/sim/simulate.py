@@ -95,7 +95,7 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         model_flop=model.flop_per_sample() * recipe.global_batch,
         causal_flop=causal_flop_per_sample(model) * recipe.global_batch,
         hardware_flop=_hardware_flop(played.ranks, lowered),
-        peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.dtype] * plan.ranks,
+        peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.product_dtype] * plan.ranks,
         energy=energy,
         power=step_power(cluster, played.ranks, job.segments, energy, played.step_s),
         clock_hz=mean_clock_hz(played.ranks, job.segments),

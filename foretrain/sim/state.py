@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from foretrain.errors import PlanError
 from foretrain.models.model import Block
+from foretrain.sim.low_precision import cast_parameters, casts_of
 from foretrain.sim.placement import Placement
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
@@ -26,6 +27,8 @@ class Unit:
     """Held by one tensor-parallel rank."""
     trained: float
     """Those of them that are not frozen: they have gradients and optimizer state."""
+    gather_bytes: float
+    """On the wire when its parameters are gathered, and resident while they are whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,8 @@ class StageState:
     optimizer_bytes: float
     updated: float
     """Parameters that this rank's optimizer updates."""
+    cast_bytes: float
+    """Moved once a step to cast the weights that are kept in few bits for all its micro-batches."""
 
 
 def block_parameters(block: Block, tp: int) -> float:
@@ -62,13 +67,13 @@ def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ..
     """Return the units and the resident bytes of one rank of every stage."""
     _check_recomputed(placement)
     tp = placement.plan.tp
-    layers = {(id(block), again): _unit(block, tp, layer=again) for block, _ in placement.model.layers for again in (False, True)}
+    layers = {(id(block), again): _unit(block, tp, numbers, layer=again) for block, _ in placement.model.layers for again in (False, True)}
     return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
 
 
 def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(plan.vpp))
+    units = tuple(_chunk_units(placement, numbers, stage, chunk, layers) for chunk in range(plan.vpp))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
@@ -76,15 +81,29 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     everything = plan.shards if plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes) else 1
     spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
     updated = trained / plan.shards
+    cast_bytes, copies = _few_bits(units, plan.tp)
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
-        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread,
+        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread + copies,
         gradient_bytes=trained * state.gradient_bytes / (plan.shards if plan.zero >= 2 else 1),
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
         updated=updated,
+        cast_bytes=cast_bytes,
     )
+
+
+def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, float]:
+    """Return the bytes moved once a step to cast weights, and those that both copies of the cast ones take until the next."""
+    moved = copies = 0.0
+    for unit in (unit for chunk in units for unit in chunk):
+        casts = casts_of(unit.block)
+        if casts is not None and casts.weights_a_step.launches:
+            weights = cast_parameters(unit.block, tp)
+            moved += weights * casts.weights_a_step.moved_bytes
+            copies += weights * 2 * casts.element_bytes
+    return moved, copies
 
 
 def _frozen_bytes(numbers: Numbers) -> float:
@@ -92,16 +111,18 @@ def _frozen_bytes(numbers: Numbers) -> float:
     return numbers.state.parameter_bytes or numbers.element_bytes
 
 
-def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[tuple[int, bool], Unit]) -> tuple[Unit, ...]:
+def _chunk_units(
+    placement: Placement, numbers: Numbers, stage: int, chunk: int, layers: dict[tuple[int, bool], Unit]
+) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
     index = chunk * plan.pp + stage
     first = sum(map(len, placement.chunk_layers[:index]))
     units = [layers[id(block), _again(plan, number, first + number)] for number, block in enumerate(placement.chunk_layers[index])]
     if index == 0:
-        units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
+        units = [_unit(block, plan.tp, numbers, layer=False) for block in model.prologue] + units
     if index == plan.pp * plan.vpp - 1:
-        epilogue = [_unit(block, plan.tp, layer=False) for block in model.epilogue]
+        epilogue = [_unit(block, plan.tp, numbers, layer=False) for block in model.epilogue]
         units += _untied(epilogue, model.tied_parameters / plan.tp, plan.pp, trained=model.tied_trained)
     return tuple(units)
 
@@ -137,9 +158,14 @@ def _untied(units: list[Unit], tied: float, stages: int, *, trained: bool) -> li
     for unit in units:
         shared = min(unit.parameters, tied) if stages == 1 else 0.0
         tied -= shared
-        result.append(replace(unit, parameters=unit.parameters - shared, trained=unit.trained - (shared if trained else 0.0)))
+        left = unit.parameters - shared
+        gathered = unit.gather_bytes * left / unit.parameters if unit.parameters else 0.0
+        result.append(replace(unit, parameters=left, trained=unit.trained - (shared if trained else 0.0), gather_bytes=gathered))
     return result
 
 
-def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
-    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp), trained=trained_parameters(block, tp))
+def _unit(block: Block, tp: int, numbers: Numbers, *, layer: bool) -> Unit:
+    parameters, few = block_parameters(block, tp), cast_parameters(block, tp)
+    gathered = (parameters - few) * numbers.state.gather_bytes + few * numbers.gather_bytes
+    trained = trained_parameters(block, tp)
+    return Unit(block=block, layer=layer, parameters=parameters, trained=trained, gather_bytes=gathered)

@@ -80,6 +80,8 @@ def _software(path: Path) -> Software:
         fragmentation=file.fragmentation,
         channels_last=file.channels_last,
         winograd=file.winograd,
+        fp8_scaling=file.fp8_scaling,
+        fp8_gather=file.fp8_gather,
         assumed=assumed(tree.data, file),
     )
 

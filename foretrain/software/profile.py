@@ -85,6 +85,10 @@ class Software:
     """Share of allocated memory that the allocator reserves beyond it."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
+    fp8_scaling: str = "delayed"
+    """What training in fp8 means: `delayed` or `block` (Transformer Engine), `tensorwise` or `rowwise` (torchao)."""
+    fp8_gather: bool = False
+    """Sharded parameters are cast to fp8 before they are gathered, where their scales are per tensor (torchtitan)."""
     winograd: bool = True
     """Its library has Winograd's algorithm for convolutions (cuDNN 5 and later)."""
     assumed: tuple[str, ...] = ()

@@ -63,6 +63,8 @@ class SoftwareFile(ProfileFile):
     fragmentation: Number
     channels_last: bool = False
     winograd: bool = True
+    fp8_scaling: one_of(*words_of("fp8_scaling")) = "delayed"  # type: ignore[valid-type]
+    fp8_gather: bool = False
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:

@@ -129,7 +129,15 @@ def _unsaid(row: Row, tp: int) -> tuple[str, ...]:
 
 
 _PRECISIONS = (
-    (r"fp8|float8|fp4|mxfp|nvfp|int8", ""),
+    (r"int8", ""),
+    (r"mxfp8", "mxfp8"),
+    (r"nvfp4", "nvfp4"),
+    (r"mxfp|fp4", ""),
+    (r"delayed", "fp8-delayed"),
+    (r"tensor-?wise", "fp8-tensorwise"),
+    (r"row-?wise", "fp8-rowwise"),
+    (r"\bte\b.*fp8|fp8.*\bTE\b", "fp8-delayed"),
+    (r"fp8|float8", "fp8"),
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|float16|\bhalf\b|\bamp\b", "fp16"),
     (r"tf32", "tf32"),
@@ -155,9 +163,9 @@ def _precision(words: str) -> str:
     for pattern, name in _PRECISIONS:
         if re.search(pattern, words, re.IGNORECASE):
             if not name:
-                raise RecipeError(f"precision {words!r}: training in 8 bits and fewer is not simulated in this release")
+                raise RecipeError(f"precision {words!r}: training in this format is not simulated in this release")
             return name
-    raise RecipeError(f"precision {words!r} is unknown; fp32, tf32, fp16 or bf16 is expected")
+    raise RecipeError(f"precision {words!r} is unknown; fp32, tf32, fp16, bf16 or fp8 is expected")
 
 
 def _optimizer(words: str) -> tuple[str, tuple[str, ...]]:

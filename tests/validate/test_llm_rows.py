@@ -72,7 +72,7 @@ def test_most_complete_core_configurations_become_jobs() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"precision": "float8"}, "8 bits"),
+        ({"precision": "int8"}, "this format"),
         ({"precision": ""}, "precision is not given"),
         ({"micro_batch_seqs": ""}, "micro-batch is not given"),
         ({"micro_batch_seqs": "1.5"}, "whole number"),
