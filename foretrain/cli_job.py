@@ -188,6 +188,7 @@ def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Pla
     recipe = Recipe(
         global_batch=1 if batch is None else batch, seq_len=options.seq_len, image_size=options.image_size,
         precision=options.precision, optimizer=options.optimizer,
+        grad_dtype=options.grad_dtype, master_weights=options.master_weights, clip=options.clip,
     )  # fmt: skip
     return changed(recipe, settings, "recipe"), assumed
 

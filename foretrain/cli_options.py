@@ -10,6 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from foretrain.sim.recipe import OPTIMIZERS
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
@@ -21,8 +23,13 @@ class JobOptions:
     global_batch: Annotated[int | None, typer.Option(help="Samples per step. [assumed: about 4 M tokens, or 256 images]")] = None
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
     image_size: Annotated[int | None, typer.Option(help="Pixels a side of an image. [default: the model's own]")] = None
-    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
+    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16, bf16, fp8 (also fp8-rowwise and the like), mxfp8, nvfp4.")] = "bf16"
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = "adamw"
+    grad_dtype: Annotated[str | None, typer.Option(help="Gradients in fp32, bf16 or fp16. [default: the framework's]")] = None
+    master_weights: Annotated[
+        bool | None, typer.Option("--master-weights/--no-master-weights", help="fp32 copy of 16-bit weights. [default: the framework's]")
+    ] = None
+    clip: Annotated[str | None, typer.Option(help="none, or global: with the norm's exchange. [default: the framework's]")] = None
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank beside frozen weights.")] = None
     lora_targets: Annotated[
         str | None,

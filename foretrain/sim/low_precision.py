@@ -18,7 +18,7 @@ from foretrain.errors import RecipeError
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.casts import Cast, Casts
 from foretrain.models.matmul import Linear
-from foretrain.models.model import Block
+from foretrain.models.model import Block, Model
 from foretrain.sim.placement import Placement
 from foretrain.sim.plan import Plan
 from foretrain.software.profile import Software
@@ -115,18 +115,30 @@ def in_few_bits(placement: Placement, software: Software) -> Placement:
     Raises:
         RecipeError: where no product of a layer could be.
     """
-    used = scaling(placement.recipe.precision, software)
-    if used is None:
+    cluster, plan = placement.cluster, placement.plan
+    model = model_in_few_bits(placement.model, placement.recipe.precision, cluster.accelerator, software, plan)
+    if model is placement.model:
         return placement
-    check_rate(placement.recipe.precision, used, placement.cluster.accelerator)
-    casts = _casts(used, placement.plan, gathered=gathers_few_bits(placement.recipe.precision, software))
-    model = placement.model
-    blocks = {id(block): _block(block, casts, placement.plan.tp) for block, _ in model.layers}
-    if not any(isinstance(op, Linear) and op.casts for block in blocks.values() for op in block.ops):
-        raise RecipeError(f"no layer of {model.name} has products that run in {placement.recipe.precision}; use bf16 or fp16")
-    layers = tuple((blocks[id(block)], count) for block, count in model.layers)
+    blocks = {id(old): new for (old, _), (new, _) in zip(placement.model.layers, model.layers, strict=True)}
     chunks = tuple(tuple(blocks[id(block)] for block in chunk) for chunk in placement.chunk_layers)
-    return replace(placement, model=replace(model, layers=layers), chunk_layers=chunks)
+    return replace(placement, model=model, chunk_layers=chunks)
+
+
+def model_in_few_bits(model: Model, precision: str, accelerator: Accelerator, software: Software, plan: Plan) -> Model:
+    """Return the model with the products of its layers in few bits; itself where the precision is none of few bits.
+
+    Raises:
+        RecipeError: where the accelerator has no such rate, or no product of a layer could run so.
+    """
+    used = scaling(precision, software)
+    if used is None:
+        return model
+    check_rate(precision, used, accelerator)
+    casts = _casts(used, plan, gathered=gathers_few_bits(precision, software))
+    blocks = {id(block): _block(block, casts, plan.tp) for block, _ in model.layers}
+    if not any(isinstance(op, Linear) and op.casts for block in blocks.values() for op in block.ops):
+        raise RecipeError(f"no layer of {model.name} has products that run in {precision}; use bf16 or fp16")
+    return replace(model, layers=tuple((blocks[id(block)], count) for block, count in model.layers))
 
 
 def _casts(used: Scaling, plan: Plan, *, gathered: bool) -> Casts:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
-from foretrain.sim.optimizer import optimizer_kernel
+from foretrain.sim.optimizer import optimizer_kernels
+from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BlockPass, Passes
 from foretrain.sim.placement import Span
 from foretrain.sim.program import COMPUTE, Instruction
-from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, merged
+from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, joined, merged
 from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
@@ -47,22 +48,21 @@ class StageWork:
     def optimizer(self) -> tuple[Instruction, ...]:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
-        kernel = optimizer_kernel(self.state, context.numbers, context.placement.recipe, context.software)
-        key = (id(self.passes), kernel)
+        placement = context.placement
+        kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
+        key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
         if key not in context.played:
-            context.played[key] = (Instruction(COMPUTE, self._step(kernel)),)
+            context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]
 
-    def _step(self, kernel: Kernel) -> Segment:
+    def _step(self, kernels: tuple[Kernel, ...]) -> Segment:
         context = self.context
-        operation = context.governor.operation(lambda point: drawn((self.passes.at(point).compute_leg(kernel),)))
-        leg = self.passes.at(operation.point).compute_leg(kernel)
-        leg = Leg(
-            name="optimizer", device_s=leg.device_s, lead_s=leg.lead_s, launch_s=leg.launch_s,
-            class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
-        )  # fmt: skip
+        operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
+        leg = joined([self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels], "optimizer")
+        leg = replace(leg, class_s={OPTIMIZER: leg.device_s})
         step = self.passes.host_leg("step overhead", context.software.host.step_s)
-        return self._segment("optimizer", ((leg, step),), operation)
+        exchanged = optimizer_exchanges(context.placement, self.stage, self.state, self.passes, context.numbers)
+        return self._segment("optimizer", ((*exchanged, leg, step),), operation)
 
     def _play(self, direction: str, chunk: int, first: int, last: int | None) -> tuple[Instruction, ...]:
         units = self.state.units[chunk][first:last]

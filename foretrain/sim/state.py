@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from foretrain.errors import PlanError
 from foretrain.models.model import Block
 from foretrain.sim.low_precision import cast_parameters, casts_of
+from foretrain.sim.matrices import Weight, state_difference, weights
+from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.placement import Placement
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
@@ -44,6 +47,10 @@ class StageState:
     optimizer_bytes: float
     updated: float
     """Parameters that this rank's optimizer updates."""
+    weights: Counter[Weight]
+    """Its trained matrices, as tensor parallelism cuts them."""
+    state_difference: float
+    """Bytes of the optimizer's state that matrices keep beside what loose parameters would."""
     cast_bytes: float
     """Moved once a step to cast the weights that are kept in few bits for all its micro-batches."""
 
@@ -82,15 +89,20 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
     updated = trained / plan.shards
     cast_bytes, copies = _few_bits(units, plan.tp)
+    layers_of = {id(block) for block, _ in placement.model.layers}
+    matrices = weights(((unit.block, id(unit.block) in layers_of) for chunk in units for unit in chunk), plan.tp)
+    difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
         parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread + copies,
         gradient_bytes=trained * state.gradient_bytes / (plan.shards if plan.zero >= 2 else 1),
-        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
+        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes) + difference,
         updated=updated,
         cast_bytes=cast_bytes,
+        weights=matrices,
+        state_difference=difference,
     )
 
 

@@ -143,7 +143,7 @@ _PRECISIONS = (
     (r"tf32", "tf32"),
     (r"fp32|float32", "fp32"),
 )
-_OPTIMIZERS = ((r"adamw|lion", "adamw"), (r"adam", "adam"), (r"momentum", "momentum"), (r"\bsgd\b", "sgd"))
+_OPTIMIZERS = ((r"\blamb\b", "lamb"), (r"adamw|lion", "adamw"), (r"adam", "adam"), (r"momentum", "momentum"), (r"\bsgd\b", "sgd"))
 
 
 def _recipe(row: Row) -> tuple[Recipe, tuple[str, ...]]:
