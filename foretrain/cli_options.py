@@ -64,6 +64,9 @@ class LayoutOptions:
     gradient_sync: Annotated[
         str | None, typer.Option(help="Reduce gradients once a step (no_sync) or every micro-batch.", metavar="step|micro-batch")
     ] = None
+    gradient_compression: Annotated[
+        str | None, typer.Option(help="fp16, bf16, powersgd:4 or topk:0.01, between replicas.", metavar="METHOD")
+    ] = None
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
 
 

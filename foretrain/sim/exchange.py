@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from foretrain.sim.compression import Bucket, compression_of
+from foretrain.sim.matrices import weights
 from foretrain.sim.placement import Span
 from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
 from foretrain.sim.segment import DATA
 from foretrain.sim.stagework import StageWork
+from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
@@ -173,19 +177,37 @@ class Replicated(Exchange):
         result: Instructions = []
         for start, stop, parameters in reversed(self._buckets(chunk)):
             passed = self.work.backward(chunk, start, stop)
-            result += self._held(passed, self._reduced(f"gradients {chunk}.{start}-{stop}", parameters, last=last), parameters)
+            units = self.work.state.units[chunk][start:stop]
+            result += self._held(passed, self._reduced(f"gradients {chunk}.{start}-{stop}", units, last=last), parameters)
         return result
 
-    def _reduced(self, name: str, parameters: float, *, last: bool) -> Instructions:
+    def _reduced(self, name: str, units: Iterable[Unit], *, last: bool) -> Instructions:
         """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
-        result: Instructions = []
-        for issue, wait in self._reduction(name, parameters):
-            result.append(issue)
-            if not self.context.software.overlap.gradient_reduce:
-                result.append(wait)
-            elif last:
-                self._reductions.append(wait)
-        return result
+        before, pairs, after = self._packed(name, tuple(units))
+        issues, waits = [issue for issue, _ in pairs], [wait for _, wait in pairs]
+        if not self.context.software.overlap.gradient_reduce:
+            return [*before, *chain.from_iterable(pairs), *after]
+        if last:
+            self._reductions += [*waits, *after]
+            return [*before, *issues]
+        return [*before, *issues, *after]
+
+    def _packed(self, name: str, units: tuple[Unit, ...]) -> tuple[Instructions, list[tuple[Instruction, Instruction]], Instructions]:
+        """Return what packs the gradients of some units, their collectives, and what unpacks them."""
+        placement, stage = self.context.placement, self.member.stage
+        parameters = sum(unit.trained for unit in units)
+        compression = compression_of(placement.plan.gradient_compression)
+        if compression is None or placement.plan.dp == 1 or not parameters:
+            return [], self._reduction(name, parameters), []
+        bucket = Bucket(
+            parameters=parameters, element_bytes=self.context.numbers.state.reduce_bytes, ranks=placement.plan.dp,
+            weights=weights(((unit.block, unit.layer) for unit in units), placement.plan.tp),
+        )  # fmt: skip
+        span = placement.data_span(stage)
+        found = [self._collective(f"{kind.replace('_', '-')} {name}", kind, size, span) for kind, size in compression.wire(bucket)]
+        before, after = compression.packing(bucket), compression.unpacking(bucket)
+        pairs = [pair for pair in found if pair is not None]
+        return list(self.work.beside("pack", before)), pairs, list(self.work.beside("unpack", after))
 
     def _held(self, passed: Iterable[Instruction], reduced: Instructions, parameters: float) -> Instructions:
         """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced."""
@@ -199,8 +221,8 @@ class Replicated(Exchange):
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
         result: Instructions = list(self._reductions)
         if not self._every and not self.context.software.overlap.gradient_reduce and self.context.placement.plan.dp > 1:
-            for pair in self._reduction("gradients", self.work.state.trained):
-                result += pair
+            before, pairs, after = self._packed("gradients", tuple(chain.from_iterable(self.work.state.units)))
+            result += [*before, *chain.from_iterable(pairs), *after]
         result += self._tied()
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
@@ -212,12 +234,27 @@ class Replicated(Exchange):
         limit = self.context.software.overlap.gradient_bucket_bytes
         size = self.context.numbers.state.reduce_bytes
         buckets: list[tuple[int, int, float]] = []
+        units = self.work.state.units[chunk]
+        first = self._first_bucket(chunk) if self.context.software.overlap.first_bucket_bytes else len(units)
         start, held = 0, 0.0
-        for index, unit in enumerate(self.work.state.units[chunk]):
+        for index, unit in enumerate(units[:first]):
             held += unit.trained
             if held * size >= limit:
                 buckets.append((start, index + 1, held))
                 start, held = index + 1, 0.0
-        if start < len(self.work.state.units[chunk]):
-            buckets.append((start, len(self.work.state.units[chunk]), held))
+        if start < first:
+            buckets.append((start, first, held))
+        if first < len(units):
+            buckets.append((first, len(units), sum(unit.trained for unit in units[first:])))
         return buckets
+
+    def _first_bucket(self, chunk: int) -> int:
+        """Return the first unit of the bucket that backward fills first: the last units, up to its own limit, of the last chunk."""
+        units, size = self.work.state.units[chunk], self.context.numbers.state.reduce_bytes
+        index, held = len(units), 0.0
+        if chunk < len(self.work.state.units) - 1:
+            return index
+        while index and held * size < self.context.software.overlap.first_bucket_bytes:
+            index -= 1
+            held += units[index].trained
+        return index

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 
+from foretrain.errors import PlanError
 from foretrain.models.ops import Layout
 from foretrain.sim.clock import Governor, Operation
 from foretrain.sim.collectives import TransferCost, collective, send
@@ -13,7 +14,8 @@ from foretrain.sim.expansion import Expansion
 from foretrain.sim.low_precision import in_few_bits
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
-from foretrain.sim.precision import Numbers, numbers
+from foretrain.sim.plan import Plan
+from foretrain.sim.precision import ELEMENT_BYTES, Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
 from foretrain.sim.segment import SegmentBook
@@ -56,6 +58,7 @@ class Context:
         self.book = SegmentBook()
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
+        _check_compression(plan, self.numbers)
         self.states = stage_states(placement, self.numbers)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
@@ -130,6 +133,19 @@ def lower(placement: Placement, software: Software) -> Lowered:
         queue_depth_s=QUEUE_DEPTH * software.host.launch_s,
     )
     return Lowered(job=job, placement=placement, numbers=context.numbers, states=context.states, pricer=context.pricer)
+
+
+def _check_compression(plan: Plan, used: Numbers) -> None:
+    """Refuse compression that would change nothing."""
+    if plan.gradient_compression is None:
+        return
+    if plan.dp == 1:
+        raise PlanError(f"gradient_compression={plan.gradient_compression}, but dp=1 reduces no gradients; raise dp or leave it out")
+    if plan.gradient_compression in ("fp16", "bf16") and used.state.reduce_bytes <= ELEMENT_BYTES[plan.gradient_compression]:
+        raise PlanError(
+            f"gradient_compression={plan.gradient_compression}, but gradients go over the wire in {used.state.reduce_bytes:g} bytes "
+            "already; leave it out, or give --grad-dtype fp32"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

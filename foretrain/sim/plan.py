@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 from foretrain.errors import PlanError, nearest
+from foretrain.sim.compression import compression_of
 from foretrain.sim.recompute_share import RecomputeShare, recompute_share
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
@@ -25,7 +26,8 @@ class Plan:
     SHARD_GRAD_OP) or 3 (fully sharded, FSDP); `shard` is the number of ranks that share one copy (None: all of dp; fewer is HSDP or
     grouped ZeRO). `recompute` is none, selective or full, of all layers or of every n-th (`full:2`); `recompute_layers` is how many
     layers of each model chunk it applies to instead (None: all). `gradient_sync` says when replicas reduce gradients: once a `step`
-    (under `no_sync`) or every `micro-batch`; None is what the sharding asks for. `order` is how ranks are numbered
+    (under `no_sync`) or every `micro-batch`; None is what the sharding asks for.
+    `gradient_compression` is fp16, bf16, `powersgd:RANK` or `topk:SHARE`. `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
     simulate rank by rank instead of once per class.
     """
@@ -42,6 +44,7 @@ class Plan:
     recompute: str = "none"
     recompute_layers: int | None = None
     gradient_sync: str | None = None
+    gradient_compression: str | None = None
     order: str = "tp-dp-pp"
     unfold: frozenset[str] = frozenset()
 
@@ -61,6 +64,11 @@ class Plan:
             self._count("recompute_layers")
             _one_share(share, self.recompute, self.recompute_layers)
         self._synchronised()
+        if compression_of(self.gradient_compression) is not None and self.zero:
+            raise PlanError(
+                f"gradient_compression={self.gradient_compression} is for gradients that replicas reduce whole, but zero={self.zero} "
+                "shards state; use zero 0, or --grad-dtype bf16 for fewer bytes on the wire"
+            )
         if self.order not in ORDERS:
             known = ", ".join(ORDERS)
             raise PlanError(f"order={self.order!r} is no order of tp, dp and pp; use one of {known}{nearest(str(self.order), ORDERS)}")

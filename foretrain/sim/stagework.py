@@ -55,6 +55,18 @@ class StageWork:
             context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]
 
+    def beside(self, name: str, kernels: tuple[Kernel, ...]) -> tuple[Instruction, ...]:
+        """Return kernels that belong to no pass as an instruction; nothing where there are none."""
+        context = self.context
+        if not kernels:
+            return ()
+        key = (id(self.passes), name, kernels)
+        if key not in context.played:
+            operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
+            legs = tuple(map(self.passes.at(operation.point).compute_leg, kernels))
+            context.played[key] = (Instruction(COMPUTE, self._segment(name, (legs,), operation)),)
+        return context.played[key]
+
     def _step(self, kernels: tuple[Kernel, ...]) -> Segment:
         context = self.context
         operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from foretrain.errors import PlanError
 from foretrain.models.model import Block
+from foretrain.sim.compression import compression_of
 from foretrain.sim.low_precision import cast_parameters, casts_of
 from foretrain.sim.matrices import Weight, state_difference, weights
 from foretrain.sim.optimizer_rules import RULES
@@ -44,6 +45,8 @@ class StageState:
     trained: float
     parameter_bytes: float
     gradient_bytes: float
+    residual_bytes: float
+    """Of gradients that compression has not sent."""
     optimizer_bytes: float
     updated: float
     """Parameters that this rank's optimizer updates."""
@@ -98,6 +101,7 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
         trained=trained,
         parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread + copies,
         gradient_bytes=trained * state.gradient_bytes / (plan.shards if plan.zero >= 2 else 1),
+        residual_bytes=_residual_bytes(plan, trained),
         optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes) + difference,
         updated=updated,
         cast_bytes=cast_bytes,
@@ -116,6 +120,12 @@ def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, floa
             moved += weights * casts.weights_a_step.moved_bytes
             copies += weights * 2 * casts.element_bytes
     return moved, copies
+
+
+def _residual_bytes(plan: Plan, trained: float) -> float:
+    """Return what compression keeps of gradients that it did not send."""
+    compression = compression_of(plan.gradient_compression)
+    return trained * FP32_BYTES if compression is not None and compression.residual else 0.0
 
 
 def _frozen_bytes(numbers: Numbers) -> float:

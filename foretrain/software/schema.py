@@ -32,6 +32,7 @@ class OverlapFile(Strict):
     tensor_backward: bool
     tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
+    first_bucket_bytes: Number = 0.0
 
 
 class HostFile(Strict):
