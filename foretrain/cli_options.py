@@ -67,6 +67,9 @@ class LayoutOptions:
     gradient_compression: Annotated[
         str | None, typer.Option(help="fp16, bf16, powersgd:4 or topk:0.01, between replicas.", metavar="METHOD")
     ] = None
+    offload: Annotated[
+        str | None, typer.Option(help="To the host: optimizer, parameters, activations.", metavar="PART,PART,…")
+    ] = None
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
 
 

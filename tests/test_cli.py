@@ -19,7 +19,7 @@ TOO_BIG = ("--model", "gpt3-175b", "--cluster", "dgx-a100-80gb:1", "--global-bat
 OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
         "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set",
         "--unfold", "--detail", "--seed", "--power-cap", "--clock",
@@ -27,7 +27,7 @@ OPTIONS = {
     },
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
         "--order", "--global-batch", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set", "--seed", "--nodes",
         "--seq-len", "--image-size", "--mode",
@@ -35,7 +35,7 @@ OPTIONS = {
     },
     "plot power": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
-        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
         "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set",
         "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",

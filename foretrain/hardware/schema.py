@@ -209,6 +209,7 @@ class NodeFile(ProfileFile):
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0
+    host_memory_bytes_per_s: Number = Field(default=0.0, alias="host_memory_bandwidth")
     supply_efficiency: Number = 1.0
     usd_per_hour: Number = Field(description="cost")
     scale_out: FabricFile

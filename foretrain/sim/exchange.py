@@ -9,11 +9,12 @@ One final class per way: here parameters that stay replicated (DDP, optionally w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from foretrain.sim.compression import Bucket, compression_of
+from foretrain.sim.host_copies import HostCopies
 from foretrain.sim.matrices import weights
 from foretrain.sim.placement import Span
 from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
@@ -35,6 +36,7 @@ class Exchange(ABC):
         self.work = work
         self.member = member
         self.classes = classes
+        self.host = HostCopies(context, work)
         self._cache: dict[tuple[str, int, bool], Instructions] = {}
         self._gathers: dict[tuple[int, int], Instruction] = {}
         """Waits for parameters that were gathered ahead, by chunk and first unit."""
@@ -84,6 +86,10 @@ class Exchange(ABC):
         if to is None:
             return before + passes
         return before + passes + [Instruction(SEND if self.context.software.overlap.pipeline else SEND_AND_WAIT, to)]
+
+    def _run(self, direction: str, chunk: int, first: int = 0, last: int | None = None) -> Instructions:
+        """Return the pass over some units of a chunk, with the copies of activations that lie in the host's memory."""
+        return self.host.run(direction, chunk, first, last)
 
     def _collective(self, name: str, kind: str, size_bytes: float, span: Span) -> tuple[Instruction, Instruction] | None:
         """Return (issue, wait) of a data-parallel collective; None where it is free."""
@@ -163,34 +169,35 @@ class Replicated(Exchange):
 
     def _forward(self, chunk: int, *, first: bool) -> Instructions:
         if not first:
-            return list(self.work.forward(chunk))
+            return self._run("forward", chunk)
         result: Instructions = []
         for start, stop, _ in self._buckets(chunk):
             if (chunk, start) in self._gathers:
                 result.append(self._gathers[chunk, start])
-            result += self.work.forward(chunk, start, stop)
+            result += self._run("forward", chunk, start, stop)
         return result
 
     def _backward(self, chunk: int, *, last: bool) -> Instructions:
         if not last and not self._every:
-            return list(self.work.backward(chunk))
+            return self._run("backward", chunk)
         result: Instructions = []
         for start, stop, parameters in reversed(self._buckets(chunk)):
-            passed = self.work.backward(chunk, start, stop)
+            passed = self._run("backward", chunk, start, stop)
             units = self.work.state.units[chunk][start:stop]
             result += self._held(passed, self._reduced(f"gradients {chunk}.{start}-{stop}", units, last=last), parameters)
         return result
 
-    def _reduced(self, name: str, units: Iterable[Unit], *, last: bool) -> Instructions:
+    def _reduced(self, name: str, units: Sequence[Unit], *, last: bool) -> Instructions:
         """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
         before, pairs, after = self._packed(name, tuple(units))
+        copied = self.host.gradients(name, sum(unit.trained for unit in units))
         issues, waits = [issue for issue, _ in pairs], [wait for _, wait in pairs]
         if not self.context.software.overlap.gradient_reduce:
-            return [*before, *chain.from_iterable(pairs), *after]
+            return [*before, *chain.from_iterable(pairs), *after, *copied]
         if last:
             self._reductions += [*waits, *after]
-            return [*before, *issues]
-        return [*before, *issues, *after]
+            return [*before, *issues, *copied]
+        return [*before, *issues, *copied, *after]
 
     def _packed(self, name: str, units: tuple[Unit, ...]) -> tuple[Instructions, list[tuple[Instruction, Instruction]], Instructions]:
         """Return what packs the gradients of some units, their collectives, and what unpacks them."""
@@ -224,6 +231,9 @@ class Replicated(Exchange):
             before, pairs, after = self._packed("gradients", tuple(chain.from_iterable(self.work.state.units)))
             result += [*before, *chain.from_iterable(pairs), *after]
         result += self._tied()
+        if not self.last_apart:
+            result += self.host.gradients("gradients", self.work.state.trained)
+        result += self.host.waits
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:
             result += self._gather("parameters", self.work.state.trained * self.context.numbers.state.gather_bytes) or ()

@@ -12,13 +12,14 @@ from foretrain.sim.collectives import TransferCost, collective, send
 from foretrain.sim.cost import Pricer
 from foretrain.sim.expansion import Expansion
 from foretrain.sim.low_precision import in_few_bits
+from foretrain.sim.offload import check_offload, copy_cost
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import ELEMENT_BYTES, Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
-from foretrain.sim.segment import SegmentBook
+from foretrain.sim.segment import HOST, SegmentBook
 from foretrain.sim.sharded import exchange_for
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_states
@@ -27,6 +28,8 @@ from foretrain.software.profile import Software
 STREAMS = ("compute", "data parallel", "other groups")
 EXCHANGED_BYTES = 1e9
 """A tensor large enough that its exchange runs at full rate; its latency is left out anyway."""
+COPIES = 10**15
+"""Groups of one, numbered far from those that meet."""
 QUEUE_DEPTH = 1024
 """Launches that the host can have in flight (the CUDA driver's launch queue)."""
 
@@ -59,6 +62,7 @@ class Context:
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
         _check_compression(plan, self.numbers)
+        check_offload(plan, placement.recipe, placement.cluster)
         self.states = stage_states(placement, self.numbers)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
@@ -102,6 +106,11 @@ class Context:
         rate = max((cost.wire_bytes / cost.full_s for cost in costs if cost.full_s), default=0.0)
         return rate * placement.cluster.accelerator.power.link_j_per_byte
 
+    def copied(self, name: str, size_bytes: float) -> tuple[Instruction, Instruction]:
+        """Return the start of a copy between a rank and its host, and the wait for it; each rank copies for itself."""
+        slot = next(self.slots)
+        return self.start(name, HOST, copy_cost(size_bytes, self.placement.cluster), group=-COPIES - slot, members=1, stream=len(STREAMS))
+
     def start(
         self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
     ) -> tuple[Instruction, Instruction]:
@@ -126,7 +135,7 @@ def lower(placement: Placement, software: Software) -> Lowered:
         segments=tuple(context.book.segments),
         channels=tuple(context.channels),
         collectives=tuple(context.collectives),
-        streams=STREAMS,
+        streams=STREAMS if placement.plan.offload is None else (*STREAMS, "host copies"),
         port_bytes_per_s=cluster.node.scale_up.bandwidth_bytes_per_s,
         network_bytes_per_s=cluster.node.network_bytes_per_s,
         overlap_loss=cluster.accelerator.overlap_loss,

@@ -26,8 +26,9 @@ def stage_memory(placement: Placement, states: Sequence[StageState], ranks: Sequ
             "parameters": state.parameter_bytes,
             "gradients": state.gradient_bytes + state.residual_bytes,
             "optimizer": state.optimizer_bytes,
-            "activations": heaviest.peak_activations,
-            "buffers": heaviest.peak_buffers,
+            # Activations that have left for the host make room below zero in the buffers.
+            "activations": heaviest.peak_activations + min(0.0, heaviest.peak_buffers),
+            "buffers": max(0.0, heaviest.peak_buffers),
         }
         components["framework"] = sum(components.values()) * software.fragmentation + software.context_bytes
         result.append(StageMemory(stage=stage, peak_bytes=sum(components.values()), capacity_bytes=capacity, components=components))

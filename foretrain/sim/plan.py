@@ -8,6 +8,7 @@ from numbers import Integral
 
 from foretrain.errors import PlanError, nearest
 from foretrain.sim.compression import compression_of
+from foretrain.sim.offload_parts import offloaded
 from foretrain.sim.recompute_share import RecomputeShare, recompute_share
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
@@ -27,7 +28,8 @@ class Plan:
     grouped ZeRO). `recompute` is none, selective or full, of all layers or of every n-th (`full:2`); `recompute_layers` is how many
     layers of each model chunk it applies to instead (None: all). `gradient_sync` says when replicas reduce gradients: once a `step`
     (under `no_sync`) or every `micro-batch`; None is what the sharding asks for.
-    `gradient_compression` is fp16, bf16, `powersgd:RANK` or `topk:SHARE`. `order` is how ranks are numbered
+    `gradient_compression` is fp16, bf16, `powersgd:RANK` or `topk:SHARE`. `offload` names
+    what lies in the host's memory: optimizer, parameters, activations, with commas between them. `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
     simulate rank by rank instead of once per class.
     """
@@ -45,6 +47,7 @@ class Plan:
     recompute_layers: int | None = None
     gradient_sync: str | None = None
     gradient_compression: str | None = None
+    offload: str | None = None
     order: str = "tp-dp-pp"
     unfold: frozenset[str] = frozenset()
 
@@ -64,6 +67,7 @@ class Plan:
             self._count("recompute_layers")
             _one_share(share, self.recompute, self.recompute_layers)
         self._synchronised()
+        offloaded(self.offload)
         if compression_of(self.gradient_compression) is not None and self.zero:
             raise PlanError(
                 f"gradient_compression={self.gradient_compression} is for gradients that replicas reduce whole, but zero={self.zero} "

@@ -31,7 +31,7 @@ class Sharded(Exchange):
 
     def end(self) -> tuple[Instruction, ...]:
         """Return the wait for the last reduction and the optimizer."""
-        return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
+        return (*self._reductions[-1:], *self._tied(), *self.host.waits, *self.work.optimizer())
 
     def _backward(self, chunk: int, *, last: bool) -> Instructions:
         """Return the pass over the units that do not stand still."""
@@ -42,22 +42,24 @@ class Sharded(Exchange):
     def _back(self, chunk: int, order: list[int], *, last: bool) -> Instructions: ...
 
     def _compute(self, direction: str, chunk: int, unit: int) -> Instructions:
-        play = self.work.forward if direction == "forward" else self.work.backward
-        return list(play(chunk, unit, unit + 1))
+        return self._run(direction, chunk, unit, unit + 1)
 
     def _reduce(self, chunk: int, unit: int, parameters: float, *, last: bool) -> Instructions:
-        pairs = self._reduction(f"gradients {chunk}.{unit}", parameters)
+        name = f"gradients {chunk}.{unit}"
+        pairs, copied = self._reduction(name, parameters), self.host.gradients(name, parameters)
         if not pairs:
-            return []
+            return copied
         if last:
             self._reductions.append(pairs[-1][1])
         exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
-        return [issue for issue, _ in pairs] + exposed
+        return [issue for issue, _ in pairs] + exposed + copied
 
     def _gathered(self, chunk: int, order: list[int], direction: str, sizes: list[float]) -> list[Instructions]:
         """Return for each unit of `order` what comes before it: room and gather of those ahead, and the wait for its own."""
         units = self.work.state.units[chunk]
         gathers = {unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].gather_bytes) for unit in order}
+        shards = self.context.placement.plan.shards
+        copies = {unit: self.host.parameters(f"{direction} {chunk}.{unit}", units[unit].gather_bytes / shards) for unit in order}
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
         result: list[Instructions] = []
         for position, unit in enumerate(order):
@@ -65,10 +67,8 @@ class Sharded(Exchange):
             for other in order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]:
                 before.append(Instruction(RESIZE, sizes[other]))
                 pair = gathers[other]
-                if pair is not None:
-                    before.append(pair[0])
-            own = gathers[unit]
-            result.append([*before, own[1]] if own is not None else before)
+                before += [each[0] for each in (copies[other], pair) if each is not None]
+            result.append(before + [each[1] for each in (copies[unit], gathers[unit]) if each is not None])
         return result
 
     def _whole_bytes(self, unit: Unit) -> float:
@@ -119,7 +119,7 @@ class GatheredOnce(Sharded):
 
     def _forward(self, chunk: int, *, first: bool) -> Instructions:
         if not first:
-            return list(self.work.forward(chunk))
+            return self._run("forward", chunk)
         units = self.work.state.units[chunk]
         order = list(range(len(units)))
         result: Instructions = []

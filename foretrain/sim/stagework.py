@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
+from foretrain.sim.offload import host_update
+from foretrain.sim.offload_parts import offloaded
 from foretrain.sim.optimizer import optimizer_kernels
 from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BlockPass, Passes
@@ -49,10 +51,28 @@ class StageWork:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
         placement = context.placement
+        if "optimizer" in offloaded(placement.plan.offload):
+            return self._on_the_host()
         kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
         key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
         if key not in context.played:
             context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
+        return context.played[key]
+
+    def _on_the_host(self) -> tuple[Instruction, ...]:
+        """Return the optimizer step on the CPUs, and the parameters coming back."""
+        context, placement = self.context, self.context.placement
+        update = host_update(self.state.updated, context.numbers, placement.plan, placement.cluster)
+        key = (id(self.passes), update)
+        if key not in context.played:
+            operation = context.governor.operation(lambda _point: drawn(()))
+            seconds = {
+                "optimizer on the host": update.update_s, "parameters from the host": update.return_s,
+                "step overhead": context.software.host.step_s,
+            }  # fmt: skip
+            legs = [self.passes.host_leg(name, value) for name, value in seconds.items()]
+            exchanged = optimizer_exchanges(placement, self.stage, self.state, self.passes, context.numbers)
+            context.played[key] = (Instruction(COMPUTE, self._segment("optimizer", ((*exchanged, *legs),), operation)),)
         return context.played[key]
 
     def beside(self, name: str, kernels: tuple[Kernel, ...]) -> tuple[Instruction, ...]:

@@ -10,6 +10,7 @@ from foretrain.models.model import Block
 from foretrain.sim.compression import compression_of
 from foretrain.sim.low_precision import cast_parameters, casts_of
 from foretrain.sim.matrices import Weight, state_difference, weights
+from foretrain.sim.offload_parts import offloaded
 from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.placement import Placement
 from foretrain.sim.plan import Plan
@@ -95,14 +96,16 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     layers_of = {id(block) for block, _ in placement.model.layers}
     matrices = weights(((unit.block, id(unit.block) in layers_of) for chunk in units for unit in chunk), plan.tp)
     difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
+    away = offloaded(plan.offload)
+    resident = (trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
-        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread + copies,
-        gradient_bytes=trained * state.gradient_bytes / (plan.shards if plan.zero >= 2 else 1),
+        parameter_bytes=(0.0 if "parameters" in away else resident) + spread + copies,
+        gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes),
         residual_bytes=_residual_bytes(plan, trained),
-        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes) + difference,
+        optimizer_bytes=0.0 if "optimizer" in away else updated * (state.master_bytes + numbers.optimizer_bytes) + difference,
         updated=updated,
         cast_bytes=cast_bytes,
         weights=matrices,
@@ -120,6 +123,13 @@ def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, floa
             moved += weights * casts.weights_a_step.moved_bytes
             copies += weights * 2 * casts.element_bytes
     return moved, copies
+
+
+def _gradient_bytes(plan: Plan, whole: float) -> float:
+    """Return what gradients take between passes: a shard where they are sharded, nothing of it where it goes to the host."""
+    if plan.zero < 2:
+        return whole
+    return 0.0 if "optimizer" in offloaded(plan.offload) else whole / plan.shards
 
 
 def _residual_bytes(plan: Plan, trained: float) -> float:

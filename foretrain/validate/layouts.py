@@ -27,13 +27,28 @@ def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int
         PlanError: where the words mean something that is not simulated, or nothing.
     """
     words = text(row, "zero_or_fsdp")
-    if re.search("offload", words, re.IGNORECASE):
-        raise PlanError(f"{words!r}: offload to the host is not simulated in this release")
     if dp == 1 and not words:
         return 0, None, ()
     zero = _stage(words)
     assumed = (f"{words!r} taken as ZeRO-1",) if zero == 1 and "DDP" in words else ()
     return zero, _shared(words, zero=zero, dp=dp, per_node=per_node, slices=slices), assumed
+
+
+def offload(row: Row) -> str | None:
+    """Return the parts that lie in the host's memory.
+
+    Raises:
+        PlanError: where a row says that something does and not what.
+    """
+    words = f"{text(row, 'zero_or_fsdp')} {text(row, 'optimizer')}"
+    if not re.search("offload", words, re.IGNORECASE):
+        return None
+    whole = re.search("full offload", words, re.IGNORECASE)
+    optimizer = whole or re.search(r"opt(imizer)? offload", words, re.IGNORECASE)
+    parameters = whole or re.search(r"param(eter)?s? offload", words, re.IGNORECASE)
+    if not (optimizer or parameters):
+        raise PlanError(f"{words.strip()!r}: what is offloaded to the host is not stated; optimizer, parameters or full is expected")
+    return ",".join(["optimizer"] * bool(optimizer) + ["parameters"] * bool(parameters))
 
 
 def _stage(words: str) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foretrain.errors import ForetrainError, ProfileError, RecipeError
+from foretrain.errors import ForetrainError, RecipeError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Model
 from foretrain.sim.plan import Plan
@@ -115,7 +115,7 @@ def _plan(row: Row, degrees: tuple[int, int, int], *, model: Model, cluster: Clu
     recompute, said_of_recompute = layouts.recomputation(row)
     vpp, said_of_chunks = layouts.pipeline_chunks(row, pp=pp, layers=model.depth, microbatches=microbatches)
     plan = Plan(
-        dp=dp, tp=tp, pp=pp, vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
+        dp=dp, tp=tp, pp=pp, vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute, offload=layouts.offload(row),
         sequence_parallel=text(row, "sequence_parallel") == "y" and tp > 1,
         schedule=InterleavedOneForwardOneBackward() if vpp > 1 else OneForwardOneBackward(),
     )  # fmt: skip
@@ -169,8 +169,6 @@ def _precision(words: str) -> str:
 
 
 def _optimizer(words: str) -> tuple[str, tuple[str, ...]]:
-    if re.search("offload", words, re.IGNORECASE):
-        raise ProfileError(f"optimizer {words!r}: offload to the host is not simulated in this release")
     for pattern, name in _OPTIMIZERS:
         if re.search(pattern, words, re.IGNORECASE):
             return name, ()

@@ -36,6 +36,23 @@ def test_the_words_for_sharding_give_stage_and_group(words: str, zero: int, shar
     assert layouts.sharding({"zero_or_fsdp": words}, dp=64, per_node=8, slices=1)[:2] == (zero, shard)
 
 
+@pytest.mark.parametrize(
+    ("words", "optimizer", "parts"),
+    [
+        ("ZeRO-3", "Adam", None),
+        ("ZeRO-3 + full offload", "Adam", "optimizer,parameters"),
+        ("ZeRO-3 +opt offload", "Adam", "optimizer"),
+        ("ZeRO-3 +opt offload +param offload", "Adam", "optimizer,parameters"),
+        ("ZeRO-3 + offload", "Adam (CPU/optimizer offload)", "optimizer"),
+    ],
+)
+def test_the_words_for_offload_give_its_parts(words: str, optimizer: str, parts: str | None) -> None:
+    """From both columns; without the part, refused."""
+    assert layouts.offload({"zero_or_fsdp": words, "optimizer": optimizer}) == parts
+    with pytest.raises(PlanError, match="what is offloaded"):
+        layouts.offload({"zero_or_fsdp": "ZeRO-3 + offload", "optimizer": "Adam"})
+
+
 def test_tpu_slices_shard_within_a_slice() -> None:
     """`ici=-1` takes what a slice holds; the data-centre network replicates."""
     row = {"zero_or_fsdp": "FSDP ici=-1, DCN data parallel x2"}
@@ -43,10 +60,10 @@ def test_tpu_slices_shard_within_a_slice() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["ZeRO-3 + full offload", "", "weights over mail"]
+    "words", ["", "weights over mail"]
 )
 def test_what_is_not_simulated_is_refused(words: str) -> None:
-    """Offload, silence and nonsense are refused, each with its words."""
+    """Silence and nonsense are refused, each with its words."""
     with pytest.raises(PlanError, match=r"not simulated|not given|is expected"):
         layouts.sharding({"zero_or_fsdp": words}, dp=8, per_node=8, slices=1)
 

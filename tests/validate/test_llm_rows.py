@@ -88,7 +88,7 @@ def test_most_complete_core_configurations_become_jobs() -> None:
         ({"arch_family": "t5"}, "decoder-only"),
         ({"arch_family": "perceptron", "model": "one layer"}, "none that is simulated"),
         ({"model": "Llama2-7B [LoRA]"}, "LoRA"),
-        ({"optimizer": "Adam (CPU offload)"}, "offload"),
+        ({"optimizer": "Adam (CPU offload)"}, "what is offloaded"),
         ({"accelerator": "Gaudi2-96GB"}, "not in this release's library"),
         ({"recompute": "selective (every n-th block)"}, "share of the layers"),
         ({"execution": "compiled async_tp", "framework": "torchtitan"}, "async_tp"),
