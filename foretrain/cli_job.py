@@ -169,7 +169,8 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
         tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
         micro_batch=layout.micro_batch, recompute=layout.recompute, recompute_layers=layout.recompute_layers,
         gradient_sync=layout.gradient_sync,
-        gradient_compression=layout.gradient_compression, offload=layout.offload, order=layout.order,
+        gradient_compression=layout.gradient_compression, offload=layout.offload,
+        replication=layout.replication, local_steps=layout.local_steps, servers=layout.servers, order=layout.order,
     )  # fmt: skip
     plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
     name = settings["plan"].get("schedule", layout.schedule)

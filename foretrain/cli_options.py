@@ -70,6 +70,11 @@ class LayoutOptions:
     offload: Annotated[
         str | None, typer.Option(help="To the host: optimizer, parameters, activations.", metavar="PART,PART,…")
     ] = None
+    replication: Annotated[
+        str, typer.Option(help="Replicas are kept alike by: all-reduce, local-sgd, diloco, first-device, parameter-server.")
+    ] = "all-reduce"
+    local_steps: Annotated[int | None, typer.Option(help="Steps between exchanges, of local-sgd and diloco.")] = None
+    servers: Annotated[int | None, typer.Option(help="Of a parameter-server. [default: one a node]")] = None
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
 
 

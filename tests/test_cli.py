@@ -20,6 +20,7 @@ OPTIONS = {
     "simulate": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
+        "--replication", "--local-steps", "--servers",
         "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set",
         "--unfold", "--detail", "--seed", "--power-cap", "--clock",
@@ -28,6 +29,7 @@ OPTIONS = {
     "plot scaling": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
+        "--replication", "--local-steps", "--servers",
         "--order", "--global-batch", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set", "--seed", "--nodes",
         "--seq-len", "--image-size", "--mode",
@@ -36,6 +38,7 @@ OPTIONS = {
     "plot power": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
         "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
+        "--replication", "--local-steps", "--servers",
         "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set",
         "--seed", "--lora-rank", "--lora-targets", "--freeze", "--power-cap", "--clock", "--clocks", "--caps", "--json", "--out", "--help",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,8 @@ class Exchange(ABC):
         cost = self.context.cost(kind, size_bytes, span)
         if cost.total_s == 0.0:
             return None
+        if kind != "all_gather":
+            cost = replace(cost, latency_s=cost.latency_s + self.context.software.overlap.cycle_s)
         group = (self.member.stage * self.context.placement.plan.tp + self.member.tensor) * 1_000_003
         return self.context.start(name, DATA, cost, group=group, members=self.classes, stream=1)
 

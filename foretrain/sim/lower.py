@@ -18,6 +18,7 @@ from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import ELEMENT_BYTES, Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
+from foretrain.sim.replication import check_meeting, one_process
 from foretrain.sim.schedules.base import BACKWARD, FORWARD
 from foretrain.sim.segment import HOST, SegmentBook
 from foretrain.sim.sharded import exchange_for
@@ -62,6 +63,7 @@ class Context:
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
         _check_compression(plan, self.numbers)
+        check_meeting(plan, placement.cluster)
         check_offload(plan, placement.recipe, placement.cluster)
         self.states = stage_states(placement, self.numbers)
         self.layout = Layout(
@@ -125,6 +127,7 @@ class Context:
 def lower(placement: Placement, software: Software) -> Lowered:
     """Return the job of one training step."""
     placement = in_few_bits(placement, software)
+    software = one_process(software, placement.plan)
     context = Context(placement, software)
     members = _members(placement)
     channels = _channels(context, members)

@@ -16,6 +16,7 @@ from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.replication import SERVER
 
 WIRE_BYTES = 2.0
 """Gradients and parameters cross the host link in 16 bits."""
@@ -30,13 +31,16 @@ def check_offload(plan: Plan, recipe: Recipe, cluster: Cluster) -> None:
     parts, node = offloaded(plan.offload), cluster.node
     if "parameters" in parts and plan.zero < 3:
         raise PlanError(f"offload=parameters needs them sharded, but zero={plan.zero} keeps them whole; use zero 3")
-    if "optimizer" not in parts:
+    if "optimizer" in parts and plan.replication == SERVER:
+        raise PlanError(f"offload=optimizer, but replication={SERVER} has it on the servers; leave out one of them")
+    if "optimizer" not in parts and plan.replication != SERVER:
         return
+    asked = "offload=optimizer" if "optimizer" in parts else f"replication={SERVER}"
     rule = RULES[recipe.optimizer]
     if rule.sides or rule.orthogonal:
-        raise PlanError(f"offload=optimizer, but {recipe.optimizer} multiplies matrices, which CPUs are too slow for; use adamw or lion")
+        raise PlanError(f"{asked}, but {recipe.optimizer} multiplies matrices, which CPUs are too slow for; use adamw or lion")
     if not node.host_memory_bytes_per_s:
-        raise PlanError(f"offload=optimizer, but {node.name} states no host_memory_bandwidth; add it to its profile, such as 200 GB/s")
+        raise PlanError(f"{asked}, but {node.name} states no host_memory_bandwidth; add it to its profile, such as 200 GB/s")
 
 
 def copy_cost(size_bytes: float, cluster: Cluster) -> TransferCost:
@@ -57,6 +61,9 @@ def host_update(updated: float, numbers: Numbers, plan: Plan, cluster: Cluster) 
     """Return what updating so many parameters takes: gradient read, master and moments read and written, 16-bit weight written."""
     state = numbers.state
     moved = state.gradient_bytes + 2 * ((state.master_bytes or state.parameter_bytes) + numbers.optimizer_bytes) + WIRE_BYTES
+    if plan.replication == SERVER:
+        servers = plan.servers or -(-plan.dp // cluster.node.accelerators)
+        return HostUpdate(update_s=updated * moved / (servers * cluster.node.host_memory_bytes_per_s), return_s=0.0)
     beside = min(cluster.node.accelerators, plan.ranks)
     update_s = updated * moved * beside / cluster.node.host_memory_bytes_per_s
     return HostUpdate(update_s=update_s, return_s=copy_cost(updated * WIRE_BYTES, cluster).full_s)

@@ -10,6 +10,7 @@ from foretrain.errors import PlanError, nearest
 from foretrain.sim.compression import compression_of
 from foretrain.sim.offload_parts import offloaded
 from foretrain.sim.recompute_share import RecomputeShare, recompute_share
+from foretrain.sim.replication import ALL_REDUCE, check_replication
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
@@ -29,7 +30,10 @@ class Plan:
     layers of each model chunk it applies to instead (None: all). `gradient_sync` says when replicas reduce gradients: once a `step`
     (under `no_sync`) or every `micro-batch`; None is what the sharding asks for.
     `gradient_compression` is fp16, bf16, `powersgd:RANK` or `topk:SHARE`. `offload` names
-    what lies in the host's memory: optimizer, parameters, activations, with commas between them. `order` is how ranks are numbered
+    what lies in the host's memory: optimizer, parameters, activations, with commas between them.
+    `replication` is how replicas are kept alike: `all-reduce` in every step; `local-sgd` and `diloco` every `local_steps`;
+    `first-device` as torch.nn.DataParallel does; `parameter-server` over so many `servers` (None: one a node).
+    `order` is how ranks are numbered
     and so laid over the nodes, fastest dimension first: `tp-dp-pp` is Megatron-LM's. `unfold` names the dimensions (`dp`, `tp`) to
     simulate rank by rank instead of once per class.
     """
@@ -48,6 +52,9 @@ class Plan:
     gradient_sync: str | None = None
     gradient_compression: str | None = None
     offload: str | None = None
+    replication: str = ALL_REDUCE
+    local_steps: int | None = None
+    servers: int | None = None
     order: str = "tp-dp-pp"
     unfold: frozenset[str] = frozenset()
 
@@ -68,6 +75,8 @@ class Plan:
             _one_share(share, self.recompute, self.recompute_layers)
         self._synchronised()
         offloaded(self.offload)
+        self._count(*(name for name in ("local_steps", "servers") if getattr(self, name) is not None))
+        check_replication(self)
         if compression_of(self.gradient_compression) is not None and self.zero:
             raise PlanError(
                 f"gradient_compression={self.gradient_compression} is for gradients that replicas reduce whole, but zero={self.zero} "

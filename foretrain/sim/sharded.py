@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from foretrain.sim.exchange import Exchange, Instructions, Replicated
 from foretrain.sim.program import RESIZE, Instruction
+from foretrain.sim.replicas import FirstDevice, SeldomMet, Server
+from foretrain.sim.replication import ALL_REDUCE, FIRST_DEVICE, LOCAL
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import Unit
 
@@ -140,6 +142,11 @@ class GatheredOnce(Sharded):
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:
     """Return the exchange that the plan asks for; a framework without a whole copy of the parameters gathers them."""
+    way = context.placement.plan.replication
+    if way in LOCAL:
+        return SeldomMet(context, work, member, classes)
+    if way != ALL_REDUCE:
+        return FirstDevice(context, work, member, classes) if way == FIRST_DEVICE else Server(context, work, member, classes)
     zero, rests = context.placement.plan.zero, not context.numbers.state.parameter_bytes
     kind = FullySharded if zero == 3 else GatheredOnce if zero == 2 and rests else Replicated
     return kind(context, work, member, classes)

@@ -18,6 +18,7 @@ from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BlockPass, Passes
 from foretrain.sim.placement import Span
 from foretrain.sim.program import COMPUTE, Instruction
+from foretrain.sim.replication import SERVER
 from foretrain.sim.segment import OPTIMIZER, TENSOR, Leg, Segment, joined, merged
 from foretrain.sim.state import Unit
 
@@ -51,7 +52,7 @@ class StageWork:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
         placement = context.placement
-        if "optimizer" in offloaded(placement.plan.offload):
+        if "optimizer" in offloaded(placement.plan.offload) or placement.plan.replication == SERVER:
             return self._on_the_host()
         kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
         key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)

@@ -17,6 +17,7 @@ from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recompute import recomputation
 from foretrain.sim.recompute_share import CLASSES, recompute_share
+from foretrain.sim.replication import DILOCO, SERVER
 
 FP32_BYTES = 4.0
 
@@ -105,7 +106,7 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
         parameter_bytes=(0.0 if "parameters" in away else resident) + spread + copies,
         gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes),
         residual_bytes=_residual_bytes(plan, trained),
-        optimizer_bytes=0.0 if "optimizer" in away else updated * (state.master_bytes + numbers.optimizer_bytes) + difference,
+        optimizer_bytes=_optimizer_bytes(plan, updated * (state.master_bytes + numbers.optimizer_bytes) + difference, trained),
         updated=updated,
         cast_bytes=cast_bytes,
         weights=matrices,
@@ -123,6 +124,13 @@ def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, floa
             moved += weights * casts.weights_a_step.moved_bytes
             copies += weights * 2 * casts.element_bytes
     return moved, copies
+
+
+def _optimizer_bytes(plan: Plan, own: float, trained: float) -> float:
+    """Return what the optimizer keeps on the device: nothing where hosts step; DiLoCo also the last weights and an outer momentum."""
+    if "optimizer" in offloaded(plan.offload) or plan.replication == SERVER:
+        return 0.0
+    return own + (2 * FP32_BYTES * trained if plan.replication == DILOCO else 0.0)
 
 
 def _gradient_bytes(plan: Plan, whole: float) -> float:

@@ -34,6 +34,8 @@ class Overlap:
     tensor_pipelined: bool
     """With sequence parallelism, gathers and scatters are cut into tp chunks that run beside the product they feed or drain."""
     gradient_bucket_bytes: float
+    cycle_s: float = 0.0
+    """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
     first_bucket_bytes: float = 0.0
     """Of the first bucket that backward fills (0: as the others); PyTorch's DDP reduces a small one early."""
 

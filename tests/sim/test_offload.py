@@ -60,11 +60,11 @@ def test_updating_takes_the_memory_of_the_host(replicas: int, zero: int) -> None
 
 
 def test_gradients_leave_behind_backward() -> None:
-    """With overlap and a fast link only those of the first layer, the last to come, are waited for."""
+    """With overlap nothing of them is waited for: the copy of the last, 25 us, is done before its reduction, 35 us."""
     found = step(zero=2, offload="optimizer", software=hand.software(overlap=hand.OVERLAP))
     updated = LAYERS * CELLS / 8
     after_s = updated * (30 * 8 / HOST + 2 / LINK)
-    assert after_s <= found.breakdown["host"] <= after_s + updated / LAYERS * 2 / LINK + 1e-12
+    assert found.breakdown["host"] == pytest.approx(after_s, rel=1e-9)
 
 
 def test_parameters_come_from_the_host_before_each_gather() -> None:
