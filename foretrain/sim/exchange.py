@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from foretrain.sim.compression import Bucket, compression_of
 from foretrain.sim.host_copies import HostCopies
 from foretrain.sim.matrices import weights
+from foretrain.sim.offload import copy_cost, sample_bytes
 from foretrain.sim.placement import Span
 from foretrain.sim.program import RECEIVE, RESIZE, SEND, SEND_AND_WAIT, Instruction
 from foretrain.sim.segment import DATA
@@ -70,11 +71,19 @@ class Exchange(ABC):
 
     def forward(self, chunk: int, *, first: bool, receive: int | None, to: int | None) -> Instructions:
         """Return one forward pass of a chunk, with its messages."""
-        return self._between(receive, self._once("F", chunk, first), to)
+        return self._between(receive, self._inputs(chunk) + self._once("F", chunk, first), to)
 
     def backward(self, chunk: int, *, last: bool, receive: int | None, to: int | None) -> Instructions:
         """Return one backward pass of a chunk, with its messages."""
         return self._between(receive, self._once("B", chunk, last), to)
+
+    def _inputs(self, chunk: int) -> Instructions:
+        """Return the wait for the samples of a micro-batch, where the software does not copy them ahead."""
+        placement = self.context.placement
+        if self.context.software.host.input_overlapped or chunk or self.member.stage:
+            return []
+        size = sample_bytes(placement.model) * placement.plan.micro_batch
+        return list(self.work.waiting("inputs", copy_cost(size, placement.cluster).full_s))
 
     def _once(self, kind: str, chunk: int, special: bool) -> Instructions:  # noqa: FBT001 - part of a cache key
         key = (kind, chunk, special)

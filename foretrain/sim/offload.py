@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 from foretrain.errors import PlanError
 from foretrain.hardware.cluster import Cluster
+from foretrain.models.model import Model
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.offload_parts import offloaded
-from foretrain.sim.optimizer_rules import RULES
+from foretrain.sim.optimizer_rules import FP32_BYTES, RULES
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.replication import SERVER
 
+TOKEN_BYTES = 8.0
+COLOURS = 3.0
 WIRE_BYTES = 2.0
 """Gradients and parameters cross the host link in 16 bits."""
 
@@ -47,6 +50,15 @@ def copy_cost(size_bytes: float, cluster: Cluster) -> TransferCost:
     """Return the cost of a copy over the host link of one accelerator."""
     full_s = size_bytes / cluster.accelerator.host_bytes_per_s
     return TransferCost(latency_s=0.0, full_s=full_s, port_bytes_per_s=0.0, network_bytes_per_s=0.0, wire_bytes=size_bytes)
+
+
+def sample_bytes(model: Model) -> float:
+    """Return the bytes of a sample on its way to the device: token numbers and targets of 8 bytes, or three fp32 colours a pixel."""
+    if model.seq_len is not None:
+        return 2.0 * TOKEN_BYTES * model.seq_len
+    if model.image_size is not None:
+        return COLOURS * FP32_BYTES * model.image_size**2
+    raise PlanError(f"host.input_overlapped=false needs the bytes of a sample, but those of {model.name} have no size; leave it true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,15 @@ class StageWork:
             context.played[key] = (Instruction(COMPUTE, self._segment("optimizer", ((*exchanged, *legs),), operation)),)
         return context.played[key]
 
+    def waiting(self, name: str, seconds: float) -> tuple[Instruction, ...]:
+        """Return time that the device waits for the host as an instruction."""
+        context = self.context
+        key = (id(self.passes), name, seconds)
+        if key not in context.played:
+            operation = context.governor.operation(lambda _point: drawn(()))
+            context.played[key] = (Instruction(COMPUTE, self._segment(name, ((self.passes.host_leg(name, seconds),),), operation)),)
+        return context.played[key]
+
     def beside(self, name: str, kernels: tuple[Kernel, ...]) -> tuple[Instruction, ...]:
         """Return kernels that belong to no pass as an instruction; nothing where there are none."""
         context = self.context

@@ -55,6 +55,8 @@ class HostCost:
     step_s: float
     """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
     microbatch_s: float
+    input_overlapped: bool = True
+    """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
 
 

@@ -45,6 +45,7 @@ class HostFile(Strict):
     blocking: bool
     step_s: Number
     microbatch_s: Number
+    input_overlapped: bool = True
 
 
 class SoftwareFile(ProfileFile):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +111,16 @@ def test_a_faster_link_never_takes_longer() -> None:
     parts = "optimizer,parameters,activations"
     steps = [step(zero=3, batch=16, link=link, offload=parts).step_s for link in (1e9, 1e10, 1e11, TERA)]
     assert steps == sorted(steps, reverse=True)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_samples_that_are_not_copied_ahead_are_waited_for(stages: int) -> None:
+    """1000 tokens and their targets of 8 bytes over 10 GB/s: for all three micro-batches, or those that no bubble of a pipeline hides."""
+    waits = hand.software(host=replace(hand.NO_HOST, input_overlapped=False))
+    plan: dict[str, Any] = {"dp": 1, "batch": 3, "pp": stages}
+    late = step(**plan, software=waits).step_s - step(**plan).step_s
+    copies = late / (16_000 / LINK)
+    assert copies == pytest.approx(3.0) if stages == 1 else 1.0 - 1e-6 <= copies <= 3.0 + 1e-6
 
 
 @pytest.mark.parametrize(
