@@ -142,3 +142,26 @@ def test_a_host_without_its_memory_s_rate_is_refused() -> None:
     """It names the field."""
     with pytest.raises(PlanError, match="states no host_memory_bandwidth"):
         simulate(hand.linear_model(layers=1), hand.cluster(), Plan(offload="optimizer"), Recipe(global_batch=1), software=hand.software())
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"offload": "activations", "pp": 2}, {"offload": "activations,optimizer", "zero": 2, "dp": 4},
+        {"replication": "first-device", "dp": 4},
+        {"offload": "activations,optimizer,parameters", "zero": 3, "dp": 4}, {"gradient_sync": "micro-batch", "dp": 4, "pp": 2},
+        {"gradient_compression": "powersgd:2", "gradient_sync": "micro-batch", "dp": 4},
+        {"recompute": "full:2", "zero": 2, "dp": 2, "pp": 2},
+    ],
+)  # fmt: skip
+def test_jumps_and_kernels_tell_the_same(plan: dict[str, Any]) -> None:
+    """Two hundred micro-batches: with the steady state jumped, and kernel by kernel."""
+    made = Plan(**plan)
+    cluster = hand.cluster(device=hand.accelerator(host_bytes_per_s=LINK), host_memory_bytes_per_s=HOST)
+    software = hand.software(overlap=hand.OVERLAP)
+    model, recipe = hand.linear_model(layers=4), Recipe(global_batch=200 * made.dp)
+    fast, slow = (simulate(model, cluster, made, recipe, software=software, detail=detail) for detail in ("segment", "op"))
+    assert fast.step_s == pytest.approx(slow.step_s, rel=1e-3)
+    assert fast.peak_memory_bytes == pytest.approx(slow.peak_memory_bytes)
+    assert sum(fast.breakdown.values()) == pytest.approx(fast.step_s, rel=1e-9)
+    assert sum(slow.breakdown.values()) == pytest.approx(slow.step_s, rel=1e-9)
