@@ -58,7 +58,8 @@ def recipe_line(prediction: Prediction) -> str:
     """Return the batch, the precision and the optimizer in one line."""
     recipe = prediction.recipe
     total = f" ({count(prediction.items)})" if prediction.seq_len is not None else ""
-    return f"recipe: batch {recipe.global_batch:,} × {sample_words(prediction)}{total}, {recipe.precision}, {recipe.optimizer}{_state_words(recipe)}"
+    batch = f"recipe: batch {recipe.global_batch:,} × {sample_words(prediction)}{total}"
+    return f"{batch}, {recipe.precision}, {recipe.optimizer}{_state_words(recipe)}"
 
 
 def _state_words(recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from foretrain.errors import RecipeError
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.casts import Cast, Casts
+from foretrain.models.experts import GroupedLinear
 from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Model
 from foretrain.sim.placement import Placement
@@ -25,6 +26,7 @@ from foretrain.software.profile import Software
 
 HIGH_BYTES = 2.0
 MASTER_BYTES = 4.0
+EXPERTS_STAY = "products of experts stay in 16 bits"
 MULTIPLE = 16
 """Products in few bits take inner dimensions in multiples of 16 elements; others stay in 16 bits."""
 
@@ -138,7 +140,9 @@ def model_in_few_bits(model: Model, precision: str, accelerator: Accelerator, so
     blocks = {id(block): _block(block, casts, plan.tp) for block, _ in model.layers}
     if not any(isinstance(op, Linear) and op.casts for block in blocks.values() for op in block.ops):
         raise RecipeError(f"no layer of {model.name} has products that run in {precision}; use bf16 or fp16")
-    return replace(model, layers=tuple((blocks[id(block)], count) for block, count in model.layers))
+    experts = any(isinstance(op, GroupedLinear) for block, _ in model.layers for op in block.ops)
+    layers = tuple((blocks[id(block)], count) for block, count in model.layers)
+    return replace(model, layers=layers, assumed=(*model.assumed, *(EXPERTS_STAY,) * experts))
 
 
 def _casts(used: Scaling, plan: Plan, *, gathered: bool) -> Casts:

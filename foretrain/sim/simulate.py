@@ -55,7 +55,7 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     lowered = lower(place(model, cluster, plan, recipe), software)
     watcher = SteadyState() if detail == "segment" else None
     played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
-    return _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+    return _prediction(lowered, played, software, detail, assumed + _assumed(lowered.placement.model, cluster, software, plan))
 
 
 def _refuse_names(**given: object) -> None:

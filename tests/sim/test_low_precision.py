@@ -106,6 +106,13 @@ def test_attention_norms_and_the_head_stay_in_16_bits() -> None:
     assert fast.breakdown["math"] == pytest.approx((head + attention) / TERA, rel=1e-9)
 
 
+def test_experts_stay_in_16_bits_and_the_prediction_says_so() -> None:
+    """Among what is assumed."""
+    plan, recipe = Plan(dp=8, zero=3), Recipe(global_batch=8, precision="fp8")
+    said = simulate(load_model("mixtral-8x7b"), load_cluster("dgx-h100:1"), plan, recipe, software=load_software("torchtitan-compiled"))
+    assert "model: products of experts stay in 16 bits" in said.assumed
+
+
 def test_a_framework_says_what_fp8_means() -> None:
     """Its own recipe, unless one is named."""
     ours = hand.software(fp8_scaling="block")
