@@ -13,6 +13,7 @@ from foretrain.sim.cost import Pricer
 from foretrain.sim.expansion import Expansion
 from foretrain.sim.low_precision import in_few_bits
 from foretrain.sim.offload import check_offload, copy_cost
+from foretrain.sim.optimizer_exchange import check_clip
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
@@ -63,6 +64,7 @@ class Context:
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
         _check_compression(plan, self.numbers)
+        check_clip(plan, placement.recipe)
         check_meeting(plan, placement.cluster)
         check_offload(plan, placement.recipe, placement.cluster)
         self.states = stage_states(placement, self.numbers)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from foretrain.errors import PlanError
 from foretrain.sim.matrices import hidden_elements
 from foretrain.sim.optimizer_rules import FP32_BYTES, RULES
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, Span, span
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
+from foretrain.sim.recipe import Recipe
 from foretrain.sim.segment import Leg
 from foretrain.sim.state import StageState
 
@@ -14,6 +17,19 @@ from foretrain.sim.state import StageState
 def optimizer_exchanges(placement: Placement, stage: int, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
     """Return the collectives before the update, each waited for."""
     return (*_norm(placement, stage, passes), *_whole_matrices(placement, stage, state, passes, numbers))
+
+
+def check_clip(plan: Plan, recipe: Recipe) -> None:
+    """Refuse the exchange of a norm that every rank knows.
+
+    Raises:
+        PlanError: names what would make it needed.
+    """
+    if recipe.clip == "global" and plan.shards * plan.tp * plan.pp == 1:
+        raise PlanError(
+            "clip=global exchanges the norm of gradients that are cut, but every rank has them whole (zero, tp and pp); "
+            "leave it out, or use clip none to do without the norm"
+        )
 
 
 def _norm(placement: Placement, stage: int, passes: Passes) -> tuple[Leg, ...]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretrain.errors import RecipeError
+from foretrain.errors import PlanError, RecipeError
 from foretrain.hardware.load import load_cluster
 from foretrain.models.load import load_model
 from foretrain.sim.optimizer_rules import RULES
@@ -154,6 +154,12 @@ def test_clipping_exchanges_one_number() -> None:
     assert found["global"].step_s - found[None].step_s == pytest.approx(3e-5, rel=1e-3)
     assert found["none"].step_s < found[None].step_s
     assert step(clip=None).breakdown["optimizer"] - step(clip="none").breakdown["optimizer"] == pytest.approx(4 * CELLS / TERA, rel=1e-9)
+
+
+def test_a_norm_that_every_rank_knows_is_not_exchanged() -> None:
+    """Replicas with whole gradients."""
+    with pytest.raises(PlanError, match="every rank has them whole"):
+        step(plan=Plan(dp=8), clip="global")
 
 
 def test_an_unfused_optimizer_moves_more() -> None:
