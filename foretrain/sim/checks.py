@@ -9,6 +9,7 @@ from foretrain.models.model import Model
 from foretrain.sim.cut import closest, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.replication import ALL_REDUCE
 from foretrain.sim.schedules.base import INPUT
 
 LARGEST_UNFOLDED = 2**15
@@ -28,6 +29,7 @@ def check(model: Model, cluster: Cluster, plan: Plan) -> None:
     _check_tensor(model, plan)
     _check_sharding(plan)
     _check_order(cluster, plan)
+    _check_copies(plan)
 
 
 def _check_size(cluster: Cluster, plan: Plan) -> None:
@@ -80,7 +82,7 @@ def _check_sharding(plan: Plan) -> None:
     if plan.shard is None:
         return
     if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
+        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1, 2 or 3")
     if plan.shard < 1 or plan.dp % plan.shard:
         raise PlanError(f"shard={plan.shard} does not divide dp={plan.dp}; use one of {closest(plan.shard, divisors(plan.dp))}")
 
@@ -96,6 +98,15 @@ def _check_order(cluster: Cluster, plan: Plan) -> None:
             f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "
             f"{plan.tp} tensor-parallel ranks of a replica would lie unlike; use an order that begins with tp, or degrees whose products "
             f"divide {domain} or are multiples of it"
+        )
+
+
+def _check_copies(plan: Plan) -> None:
+    """Refuse two copies of the model in a pipeline, which add up their gradients in every step, where replicas do not."""
+    if plan.replication != ALL_REDUCE and len(plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)) > 1:
+        raise PlanError(
+            f"schedule {plan.schedule.name} keeps two copies of the model, which reduce gradients in every step, but "
+            f"replication={plan.replication} does not; use schedule dualpipe-v, or replication {ALL_REDUCE}"
         )
 
 
@@ -133,8 +144,10 @@ def check_deferral(model: Model, plan: Plan, last: int, microbatches: int) -> No
     option = "defer_embedding_wgrad leaves the output layer's gradient to the end of the pipeline, but"
     if plan.pp == 1:
         raise PlanError(f"{option} pp=1 has none; raise pp or leave it off")
-    if plan.zero == 3:
-        raise PlanError(f"{option} zero=3 reduces every gradient as it comes; use zero 0 or 1, or leave it off")
+    if plan.zero >= 2:
+        raise PlanError(f"{option} zero={plan.zero} reduces every gradient as it comes; use zero 0 or 1, or leave it off")
+    if plan.syncs_every_microbatch:
+        raise PlanError(f"{option} gradient_sync={plan.gradient_sync} reduces every gradient as it comes; leave out one of them")
     if not any(isinstance(op, Linear) and op.trained for block in model.epilogue for op in block.ops):
         raise PlanError(f"{option} {model.name} trains none; leave it off")
     order = plan.schedule.order(stage=last, stages=plan.pp, chunks=plan.vpp, microbatches=microbatches)

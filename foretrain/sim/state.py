@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
+from foretrain.errors import PlanError
 from foretrain.models.model import Block
+from foretrain.sim.compression import compression_of
+from foretrain.sim.low_precision import cast_parameters, casts_of
+from foretrain.sim.matrices import Weight, state_difference, weights
+from foretrain.sim.offload_parts import offloaded
+from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.placement import Placement
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
+from foretrain.sim.recompute import recomputation
+from foretrain.sim.recompute_share import CLASSES, recompute_share
+from foretrain.sim.replication import DILOCO, SERVER
 
 FP32_BYTES = 4.0
 
@@ -17,10 +28,13 @@ class Unit:
 
     block: Block
     layer: bool
+    """Whether the recompute policy applies: to layers, and of them to those that the plan names."""
     parameters: float
     """Held by one tensor-parallel rank."""
     trained: float
     """Those of them that are not frozen: they have gradients and optimizer state."""
+    gather_bytes: float
+    """On the wire when its parameters are gathered, and resident while they are whole."""
     deferred: bool = False
     """The gradients of its weights run at the end of the step."""
 
@@ -35,9 +49,17 @@ class StageState:
     trained: float
     parameter_bytes: float
     gradient_bytes: float
+    residual_bytes: float
+    """Of gradients that compression has not sent."""
     optimizer_bytes: float
     updated: float
     """Parameters that this rank's optimizer updates."""
+    weights: Counter[Weight]
+    """Its trained matrices, as tensor parallelism cuts them."""
+    state_difference: float
+    """Bytes of the optimizer's state that matrices keep beside what loose parameters would."""
+    cast_bytes: float
+    """Moved once a step to cast the weights that are kept in few bits for all its micro-batches."""
 
 
 def block_parameters(block: Block, tp: int) -> float:
@@ -57,28 +79,73 @@ def sharded_bytes(block: Block, ranks: int) -> float:
 
 def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
     """Return the units and the resident bytes of one rank of every stage."""
-    layers = {id(block): _unit(block, placement.plan.tp, layer=True) for block, _ in placement.model.layers}
+    _check_recomputed(placement)
+    tp = placement.plan.tp
+    layers = {(id(block), again): _unit(block, tp, numbers, layer=again) for block, _ in placement.model.layers for again in (False, True)}
     return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
 
 
-def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
+def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(placement.chunks))
+    units = tuple(_chunk_units(placement, numbers, stage, chunk, layers) for chunk in range(placement.chunks))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
-    everything = plan.shards if plan.zero == 3 else 1
+    # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
+    everything = plan.shards if plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes) else 1
     spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
     updated = trained / plan.shards
+    cast_bytes, copies = _few_bits(units, plan.tp)
+    layers_of = {id(block) for block, _ in placement.model.layers}
+    matrices = weights(((unit.block, id(unit.block) in layers_of) for chunk in units for unit in chunk), plan.tp)
+    difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
+    away = offloaded(plan.offload)
+    resident = (trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
-        parameter_bytes=(trained * state.parameter_bytes + (parameters - trained) * _frozen_bytes(numbers)) / everything + spread,
-        gradient_bytes=trained * state.gradient_bytes / everything,
-        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
+        parameter_bytes=(0.0 if "parameters" in away else resident) + spread + copies,
+        gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes),
+        residual_bytes=_residual_bytes(plan, trained),
+        optimizer_bytes=_optimizer_bytes(plan, updated * (state.master_bytes + numbers.optimizer_bytes) + difference, trained),
         updated=updated,
+        cast_bytes=cast_bytes,
+        weights=matrices,
+        state_difference=difference,
     )
+
+
+def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, float]:
+    """Return the bytes moved once a step to cast weights, and those that both copies of the cast ones take until the next."""
+    moved = copies = 0.0
+    for unit in (unit for chunk in units for unit in chunk):
+        casts = casts_of(unit.block)
+        if casts is not None and casts.weights_a_step.launches:
+            weights = cast_parameters(unit.block, tp)
+            moved += weights * casts.weights_a_step.moved_bytes
+            copies += weights * 2 * casts.element_bytes
+    return moved, copies
+
+
+def _optimizer_bytes(plan: Plan, own: float, trained: float) -> float:
+    """Return what the optimizer keeps on the device: nothing where hosts step; DiLoCo also the last weights and an outer momentum."""
+    if "optimizer" in offloaded(plan.offload) or plan.replication == SERVER:
+        return 0.0
+    return own + (2 * FP32_BYTES * trained if plan.replication == DILOCO else 0.0)
+
+
+def _gradient_bytes(plan: Plan, whole: float) -> float:
+    """Return what gradients take between passes: a shard where they are sharded, nothing of it where it goes to the host."""
+    if plan.zero < 2:
+        return whole
+    return 0.0 if "optimizer" in offloaded(plan.offload) else whole / plan.shards
+
+
+def _residual_bytes(plan: Plan, trained: float) -> float:
+    """Return what compression keeps of gradients that it did not send."""
+    compression = compression_of(plan.gradient_compression)
+    return trained * FP32_BYTES if compression is not None and compression.residual else 0.0
 
 
 def _frozen_bytes(numbers: Numbers) -> float:
@@ -86,18 +153,46 @@ def _frozen_bytes(numbers: Numbers) -> float:
     return numbers.state.parameter_bytes or numbers.element_bytes
 
 
-def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
+def _chunk_units(
+    placement: Placement, numbers: Numbers, stage: int, chunk: int, layers: dict[tuple[int, bool], Unit]
+) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
     index, last = placement.part(stage, chunk), len(placement.chunk_layers) - 1
-    units = [layers[id(block)] for block in placement.chunk_layers[index]]
+    first = sum(map(len, placement.chunk_layers[:index]))
+    units = [layers[id(block), _again(plan, number, first + number)] for number, block in enumerate(placement.chunk_layers[index])]
     if index == 0:
-        units = [_unit(block, plan.tp, layer=False) for block in model.prologue] + units
+        units = [_unit(block, plan.tp, numbers, layer=False) for block in model.prologue] + units
     if index == last:
-        ends = [replace(_unit(block, plan.tp, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
+        ends = [replace(_unit(block, plan.tp, numbers, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
         together = any(placement.part(stage, other) == 0 for other in range(placement.chunks))
         units += _untied(ends, model.tied_parameters / plan.tp, trained=model.tied_trained) if together else ends
     return tuple(units)
+
+
+def _again(plan: Plan, in_chunk: int, in_model: int) -> bool:
+    """Return whether a layer is one of those that the plan recomputes: the first of a chunk, or every n-th of the model."""
+    if plan.recompute_layers is not None:
+        return in_chunk < plan.recompute_layers
+    return recompute_share(plan.recompute).applies(in_model)
+
+
+def _check_recomputed(placement: Placement) -> None:
+    """Refuse shares of the layers that hold none of them, or more than there are."""
+    plan, layers = placement.plan, max(map(len, placement.chunk_layers))
+    if plan.recompute_layers is not None and plan.recompute_layers > layers:
+        raise PlanError(f"recompute_layers={plan.recompute_layers}, but a model chunk holds {layers} layers; use 1 to {layers}, or none")
+    _check_class(placement)
+    share, depth = recompute_share(plan.recompute), placement.model.depth
+    if share.every > depth:
+        raise PlanError(f"recompute={plan.recompute} is for no layer of the {depth} of {placement.model.name}; use :1 to :{depth}")
+
+
+def _check_class(placement: Placement) -> None:
+    """Refuse a class of ops that no layer has."""
+    model, policy = placement.model, recompute_share(placement.plan.recompute).policy
+    if policy in CLASSES and not any(recomputation(policy, "core_attention").again(block.steps) for block, _ in model.layers):
+        raise PlanError(f"recompute={policy}, but no layer of {model.name} has {policy} that could run again; use recompute full or none")
 
 
 def _untied(units: list[Unit], tied: float, *, trained: bool) -> list[Unit]:
@@ -106,9 +201,14 @@ def _untied(units: list[Unit], tied: float, *, trained: bool) -> list[Unit]:
     for unit in units:
         shared = min(unit.parameters, tied)
         tied -= shared
-        result.append(replace(unit, parameters=unit.parameters - shared, trained=unit.trained - (shared if trained else 0.0)))
+        left = unit.parameters - shared
+        gathered = unit.gather_bytes * left / unit.parameters if unit.parameters else 0.0
+        result.append(replace(unit, parameters=left, trained=unit.trained - (shared if trained else 0.0), gather_bytes=gathered))
     return result
 
 
-def _unit(block: Block, tp: int, *, layer: bool) -> Unit:
-    return Unit(block=block, layer=layer, parameters=block_parameters(block, tp), trained=trained_parameters(block, tp))
+def _unit(block: Block, tp: int, numbers: Numbers, *, layer: bool) -> Unit:
+    parameters, few = block_parameters(block, tp), cast_parameters(block, tp)
+    gathered = (parameters - few) * numbers.state.gather_bytes + few * numbers.gather_bytes
+    trained = trained_parameters(block, tp)
+    return Unit(block=block, layer=layer, parameters=parameters, trained=trained, gather_bytes=gathered)

@@ -32,6 +32,8 @@ class OverlapFile(Strict):
     tensor_backward: bool
     tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
+    first_bucket_bytes: Number = 0.0
+    cycle_s: Number = 0.0
 
 
 class HostFile(Strict):
@@ -43,6 +45,7 @@ class HostFile(Strict):
     blocking: bool
     step_s: Number
     microbatch_s: Number
+    input_overlapped: bool = True
 
 
 class SoftwareFile(ProfileFile):
@@ -64,6 +67,8 @@ class SoftwareFile(ProfileFile):
     channels_last: bool = False
     winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]
+    fp8_scaling: one_of(*words_of("fp8_scaling")) = "delayed"  # type: ignore[valid-type]
+    fp8_gather: bool = False
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:
