@@ -167,9 +167,11 @@ def read_plan(layout: LayoutOptions, settings: Settings) -> Plan:
     """Return the plan of the options with dp still 1 where `--set plan.dp` does not say otherwise."""
     plan = Plan(
         tp=layout.tp, pp=layout.pp, vpp=layout.vpp, zero=layout.zero, shard=layout.shard, sequence_parallel=layout.sequence_parallel,
-        micro_batch=layout.micro_batch, recompute=layout.recompute, order=layout.order,
+        micro_batch=layout.micro_batch, recompute=layout.recompute, recompute_layers=layout.recompute_layers,
         cp=layout.cp, cp_mode=layout.cp_mode, cp_cut=layout.cp_cut, ep=layout.ep, expert_imbalance=layout.expert_imbalance,
-        capacity_factor=layout.capacity_factor,
+        capacity_factor=layout.capacity_factor, gradient_sync=layout.gradient_sync,
+        gradient_compression=layout.gradient_compression, offload=layout.offload,
+        replication=layout.replication, local_steps=layout.local_steps, servers=layout.servers, order=layout.order,
         layers_per_stage=read_layers(layout.layers_per_stage), defer_embedding_wgrad=layout.defer_embedding_wgrad,
     )  # fmt: skip
     plan = changed(plan, {"plan": {path: value for path, value in settings["plan"].items() if path != "schedule"}}, "plan")
@@ -205,6 +207,7 @@ def read_recipe(options: JobOptions, settings: Settings, model: Model, plan: Pla
     recipe = Recipe(
         global_batch=1 if batch is None else batch, seq_len=options.seq_len, image_size=options.image_size,
         precision=options.precision, optimizer=options.optimizer,
+        grad_dtype=options.grad_dtype, master_weights=options.master_weights, clip=options.clip,
     )  # fmt: skip
     return changed(recipe, settings, "recipe"), assumed
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from foretrain.sim.recipe import OPTIMIZERS
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
@@ -21,8 +23,13 @@ class JobOptions:
     global_batch: Annotated[int | None, typer.Option(help="Samples per step. [assumed: about 4 M tokens, or 256 images]")] = None
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence. [default: the model's own]")] = None
     image_size: Annotated[int | None, typer.Option(help="Pixels a side of an image. [default: the model's own]")] = None
-    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16.")] = "bf16"
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "adamw"
+    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16, bf16, fp8 (also fp8-rowwise and the like), mxfp8, nvfp4.")] = "bf16"
+    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}.")] = "adamw"
+    grad_dtype: Annotated[str | None, typer.Option(help="Gradients in fp32, bf16 or fp16. [default: the framework's]")] = None
+    master_weights: Annotated[
+        bool | None, typer.Option("--master-weights/--no-master-weights", help="fp32 copy of 16-bit weights. [default: the framework's]")
+    ] = None
+    clip: Annotated[str | None, typer.Option(help="none, or global: with the norm's exchange. [default: the framework's]")] = None
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank beside frozen weights.")] = None
     lora_targets: Annotated[
         str | None,
@@ -47,7 +54,7 @@ class LayoutOptions:
     tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1
     pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1
     vpp: Annotated[int, typer.Option(help="Model chunks per stage (interleaving).")] = 1
-    zero: Annotated[int, typer.Option(help="0 replicated, 1 optimizer sharded, 3 fully sharded (FSDP).")] = 0
+    zero: Annotated[int, typer.Option(help="0 replicated; sharded: 1 optimizer, 2 gradients too, 3 all (FSDP).")] = 0
     shard: Annotated[int | None, typer.Option(help="Ranks that share one copy of the sharded state. [default: dp × cp]")] = None
     sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="Cut activations between tp ranks as well.")] = False
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule. [default: 1f1b, interleaved where vpp > 1]")] = None
@@ -58,7 +65,22 @@ class LayoutOptions:
         bool, typer.Option("--defer-embedding-wgrad", help="Output layer's weight gradient at the end of the pipeline.")
     ] = False
     micro_batch: Annotated[int, typer.Option(help="Samples per micro-batch and replica.")] = 1
-    recompute: Annotated[str, typer.Option(help="none, selective or full.")] = "none"
+    recompute: Annotated[str, typer.Option(help="none, selective, full, attention, norms, activations; full:2 every 2nd layer.")] = "none"
+    recompute_layers: Annotated[int | None, typer.Option(help="Layers of each model chunk that recompute. [default: all]")] = None
+    gradient_sync: Annotated[
+        str | None, typer.Option(help="Reduce gradients once a step (no_sync) or every micro-batch.", metavar="step|micro-batch")
+    ] = None
+    gradient_compression: Annotated[
+        str | None, typer.Option(help="fp16, bf16, powersgd:4 or topk:0.01, between replicas.", metavar="METHOD")
+    ] = None
+    offload: Annotated[
+        str | None, typer.Option(help="To the host: optimizer, parameters, activations.", metavar="PART,PART,…")
+    ] = None
+    replication: Annotated[
+        str, typer.Option(help="Replicas are kept alike by: all-reduce, local-sgd, diloco, first-device, parameter-server.")
+    ] = "all-reduce"
+    local_steps: Annotated[int | None, typer.Option(help="Steps between exchanges, of local-sgd and diloco.")] = None
+    servers: Annotated[int | None, typer.Option(help="Of a parameter-server. [default: one a node]")] = None
     order: Annotated[str, typer.Option(help="How ranks are numbered over the nodes, fastest dimension first.")] = "tp-dp-pp"
     cp: Annotated[int, typer.Option(help="Context-parallel ranks: each has a part of every sequence.")] = 1
     cp_mode: Annotated[str, typer.Option(help="How attention joins the parts: ring, all-gather or ulysses.")] = "ring"

@@ -54,6 +54,7 @@ WORDS = {
     ),
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),
+    "fp8_scaling": ("delayed", "tensorwise", "rowwise", "block"),
     "selective": ("core_attention", "alternate_products", "all_but_products"),
 }
 """Fields that hold one or several of a few words."""

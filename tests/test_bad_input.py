@@ -46,7 +46,7 @@ def written(folder: Path, text: str, name: str = "mine.yaml") -> str:
 # --- --set ------------------------------------------------------------------------------------------------------------------------
 
 WRONG_SETTINGS = {
-    "plan.zero=2": "use 0 (replicated)",
+    "plan.gradient_sync=steps": "did you mean 'step'",
     "plan.zero=4": "from 0 to 3",
     "plan.cpp=2": "--set plan.cpp: plan has no field 'cpp'; did you mean",
     "plan.cp_mode=rong": "ring",
@@ -274,7 +274,7 @@ WRONG_PLANS = {
     "--tp 2 --sequence-parallel --seq-len 1": "use sequences of 2,",
     "--sequence-parallel": "tp=1",
     "--zero 3 --shard 3": "use one of 1, 2, 4, 8",
-    "--shard 2": "use zero 1 or 3",
+    "--shard 2": "use zero 1, 2 or 3",
     "--micro-batch 64": "use 512",
     "--dp 16": "use at least 2 nodes",
     "--tp " + "9" * 5000: "--tp",

@@ -19,7 +19,7 @@ def flags() -> set[str]:
     """Return every option of every command."""
     commands = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
     commands += [one for group in commands for one in getattr(group, "commands", {}).values()]
-    return {flag for command in commands for one in command.params for flag in one.opts}
+    return {flag for command in commands for one in command.params for flag in (*one.opts, *one.secondary_opts)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

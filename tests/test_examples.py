@@ -27,6 +27,13 @@ def test_capacity_planning_answers_in_nodes_days_dollars_energy_and_carbon(tmp_p
     assert re.search(answer, text)
 
 
+def test_the_table_of_options_is_current(tmp_path: Path) -> None:
+    """The page is what the program prints now, and no option of it is refused."""
+    page = (EXAMPLES.parent / "docs" / "guide" / "options.md").read_text(encoding="utf-8")
+    assert run("options.py", folder=tmp_path) == page
+    assert "| refused:" not in page
+
+
 def test_scaling_plot_draws_into_the_folder_it_is_given(tmp_path: Path) -> None:
     """PNG, SVG and CSV."""
     text = run("scaling_plot.py", "pictures", folder=tmp_path)

@@ -59,7 +59,7 @@ def overflow(prediction: Prediction) -> str:
     return (
         f"does not fit: stage {stage.stage} of {len(prediction.memory)} needs {show(stage.peak_bytes, 'B')} per accelerator, "
         f"{show(over, 'B')} more than its {show(stage.capacity_bytes, 'B')}\n"
-        f"largest: {_largest(stage)}; try more --tp or --pp, --zero 1 or 3, --recompute full, a smaller --micro-batch"
+        f"largest: {_largest(stage)}; try more --tp or --pp, --zero 1 to 3, --recompute full, a smaller --micro-batch"
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from foretrain.models.model import Model
 from foretrain.sim.plan import ORDERS, Plan
 from foretrain.sim.prediction import Prediction
+from foretrain.sim.recipe import Recipe
+from foretrain.sim.replication import ALL_REDUCE
 from foretrain.units import parse, show
 
 LABELS = {
@@ -42,7 +44,11 @@ def plan_words(plan: Plan) -> str:
     words += [plan.schedule.name] * (plan.pp > 1)
     words += [f"layers {'-'.join(map(str, plan.layers_per_stage))}"] if plan.layers_per_stage else []
     words += ["output layer's gradient deferred"] * plan.defer_embedding_wgrad
-    words += [f"recompute {plan.recompute}"]
+    words += [f"recompute {plan.recompute}" + (f" in {plan.recompute_layers} layers a chunk" if plan.recompute_layers else "")]
+    words += [f"gradients reduced every {plan.gradient_sync}"] * (plan.gradient_sync is not None)
+    words += [f"gradients in {plan.gradient_compression}"] * (plan.gradient_compression is not None)
+    words += [f"offload {plan.offload}"] * (plan.offload is not None)
+    words += [_replicas(plan)] * (plan.replication != ALL_REDUCE)
     words += [f"ranks in order {plan.order}"] * (plan.order != ORDERS[0])
     return ", ".join(words)
 
@@ -53,11 +59,26 @@ def _expert_words(plan: Plan) -> str:
     return f" (imbalance {plan.expert_imbalance:g})" if plan.expert_imbalance > 1.0 else ""
 
 
+def _replicas(plan: Plan) -> str:
+    steps = f" every {plan.local_steps} steps" if plan.local_steps else ""
+    servers = f" on {plan.servers}" if plan.servers else ""
+    return f"replicas by {plan.replication}{steps}{servers}"
+
+
 def recipe_line(prediction: Prediction) -> str:
     """Return the batch, the precision and the optimizer in one line."""
     recipe = prediction.recipe
     total = f" ({count(prediction.items)})" if prediction.seq_len is not None else ""
-    return f"recipe: batch {recipe.global_batch:,} × {sample_words(prediction)}{total}, {recipe.precision}, {recipe.optimizer}"
+    batch = f"recipe: batch {recipe.global_batch:,} × {sample_words(prediction)}{total}"
+    return f"{batch}, {recipe.precision}, {recipe.optimizer}{_state_words(recipe)}"
+
+
+def _state_words(recipe: Recipe) -> str:
+    """Return what of the training state differs from the framework's own."""
+    words = [f"gradients in {recipe.grad_dtype}"] * (recipe.grad_dtype is not None)
+    words += ["no master weights" if recipe.master_weights is False else "master weights"] * (recipe.master_weights is not None)
+    words += [f"clip {recipe.clip}"] * (recipe.clip is not None)
+    return "".join(f", {word}" for word in words)
 
 
 def sample_words(sized: Prediction | Model) -> str:

@@ -145,7 +145,7 @@ class AcceleratorPower:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """One accelerator, in SI units. `peak_flop_per_s` is dense, per dtype: fp32, tf32, fp16, bf16, fp8."""
+    """One accelerator, in SI units. `peak_flop_per_s` is dense, per dtype: fp32, tf32, fp16, bf16, fp8, mxfp8, nvfp4."""
 
     name: str
     key: str

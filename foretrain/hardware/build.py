@@ -49,6 +49,7 @@ def node(file: NodeFile, data: Any, default_key: str) -> Node:
         nic_w=file.nic_w,
         switch_w=file.switch_w,
         fan_w=file.fan_w,
+        host_memory_bytes_per_s=file.host_memory_bytes_per_s,
         supply_efficiency=file.supply_efficiency,
         usd_per_hour=file.usd_per_hour,
         assumed=assumed(own, file),

@@ -28,6 +28,8 @@ class Node:
     """Draw of the scale-up switches in the node, together."""
     fan_w: float = 0.0
     """Draw of fans and pumps."""
+    host_memory_bytes_per_s: float = 0.0
+    """What an optimizer on the CPUs moves, all sockets together (0: not known); it is what offload of the optimizer costs."""
     supply_efficiency: float = 1.0
     """Power that leaves the supplies over what they draw from the wall."""
     assumed: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from foretrain.fields import KERNELS, words_of
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
-Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8")
+Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")
 KernelName = one_of(*KERNELS)
 Topology = one_of(*words_of("topology"))
 Library = one_of(*words_of("library"))
@@ -209,6 +209,7 @@ class NodeFile(ProfileFile):
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0
+    host_memory_bytes_per_s: Number = Field(default=0.0, alias="host_memory_bandwidth")
     supply_efficiency: Number = 1.0
     usd_per_hour: Number = Field(description="cost")
     scale_out: FabricFile

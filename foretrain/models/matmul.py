@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from foretrain.models.casts import Casts
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
 
@@ -29,6 +30,10 @@ def gemm_kernel(name: str, gemm: Gemm, element_bytes: float, model_flop: float |
     return Kernel(name=name, kind=KernelKind.GEMM, flop=flop, model_flop=asked, moved_bytes=moved, gemm=gemm)
 
 
+def _for_weights(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    return tuple(replace(kernel, weight_grad=True) for kernel in kernels)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear(Op):
     """`tokens` rows times an `in_features` × `out_features` weight, per sample.
@@ -42,7 +47,8 @@ class Linear(Op):
     where the input is data and needs no gradient; a frozen weight, not `trained`, has none either, and its input is then not saved.
     A `shared` weight is one that another op holds: its gradient is made here too, its parameters are counted there. `parts` names the
     products that a framework keeps apart, with their outputs, where they are run as one here.
-    `own_weight` is off where the weight is another op's, or made from one, which counts it.
+    `own_weight` is off where the weight is another op's, or made from one, which counts it. `casts` is how its operands come to fewer
+    bits, where they do.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Linear(Op):
     shared: bool = False
     parts: tuple[tuple[str, int], ...] = ()
     own_weight: bool = True
+    casts: Casts | None = None
     group: str = ""
 
     @property
@@ -72,9 +79,13 @@ class Linear(Op):
         return self.cut != "none"
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
-        """Return one product; the bias is added in its epilogue."""
+        """Return one product, after the casts of its operands; the bias is added in its epilogue."""
         rows, width, depth = self._shape(layout)
-        return (self._product(self.name, Gemm(batch=1, m=rows, n=width, k=depth), layout),)
+        cast: tuple[Kernel, ...] = ()
+        if self.casts is not None:
+            cast = self.casts.inputs.kernels(f"{self.name}.cast", rows * depth)
+            cast += self.casts.weights.kernels(f"{self.name}.weight_cast", width * depth)
+        return (*cast, self._product(self.name, Gemm(batch=1, m=rows, n=width, k=depth), layout),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the sum over rows for the bias, then the products for the gradients of the input and of the weight.
@@ -86,17 +97,31 @@ class Linear(Op):
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
         weight = replace(self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout), weight_grad=True)
         bias = replace(stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), weight_grad=True)
-        return (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
+        made = (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
+        return self._casts_again(rows, width, depth) + made
+
+    def _casts_again(self, rows: int, width: int, depth: int) -> tuple[Kernel, ...]:
+        """Return the casts of backward: of the gradient, and of what forward has not kept the right way.
+
+        Those that the gradient of the input does not read wait with that of the weight, where it runs apart.
+        """
+        if self.casts is None or not (self.input_grad or self.trained):
+            return ()
+        gradients = self.casts.gradients.kernels(f"{self.name}.grad_cast", rows * width)
+        weights = self.casts.weights_again.kernels(f"{self.name}.weight_recast", width * depth) if self.input_grad else ()
+        inputs = self.casts.inputs_again.kernels(f"{self.name}.recast", rows * depth) if self.trained else ()
+        return (*(gradients if self.input_grad else _for_weights(gradients)), *weights, *_for_weights(inputs))
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, and of the output where `saves_output`."""
-        elements = 0.0
+        input_bytes = output_bytes = 0.0
         if self.saves_input and self.trained:
             shared = layout.tp if self.cut == "row" else layout.sequence_cut
-            elements += self.in_features / shared
+            few = self.casts.saved_bytes if self.casts is not None else None
+            input_bytes = self.in_features / shared * (layout.element_bytes if few is None else few)
         if self.saves_output:
-            elements += self.out_features / (layout.tp if self.cut == "column" else layout.sequence_cut)
-        return layout.rows(self.tokens) * elements * layout.element_bytes
+            output_bytes = self.out_features / (layout.tp if self.cut == "column" else layout.sequence_cut) * layout.element_bytes
+        return layout.rows(self.tokens) * (input_bytes + output_bytes)
 
     def _shape(self, layout: Layout) -> tuple[int, int, int]:
         """Rows, outputs and inputs on one rank. Without a cut the rows are those of the rank's shard of the sequence."""
@@ -110,4 +135,9 @@ class Linear(Op):
     def _product(self, name: str, gemm: Gemm, layout: Layout) -> Kernel:
         # An equal share of the model's FLOPs each, so that the ranks of a group sum to the model's whatever is padded or replicated.
         share = 2.0 * layout.micro_batch * self.tokens * self.in_features * self.out_features / (layout.tp * layout.cp)
-        return gemm_kernel(name, gemm, layout.element_bytes, share)
+        kernel = gemm_kernel(name, gemm, layout.element_bytes, share)
+        if self.casts is None:
+            return kernel
+        operands = gemm.batch * gemm.k * (gemm.m + gemm.n)
+        moved = kernel.moved_bytes - operands * (layout.element_bytes - self.casts.element_bytes)
+        return replace(kernel, moved_bytes=moved, dtype=self.casts.dtype)

@@ -11,6 +11,7 @@ from foretrain.models.model import Model
 from foretrain.sim.cut import closest, divisors
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.replication import ALL_REDUCE
 from foretrain.sim.schedules.base import INPUT
 from foretrain.sim.spread import check_context, check_experts
 
@@ -30,9 +31,12 @@ def check(model: Model, cluster: Cluster, plan: Plan) -> None:
     _check_unfolding(plan)
     _check_tensor(model, plan)
     _check_sharding(plan)
+    _check_experts(plan)
+    _check_sequences(plan)
     check_context(model, plan)
     check_experts(model, plan)
     _check_order(cluster, plan)
+    _check_copies(plan)
 
 
 def _check_size(cluster: Cluster, plan: Plan) -> None:
@@ -85,11 +89,30 @@ def _check_tensor(model: Model, plan: Plan) -> None:
         )
 
 
+def _check_experts(plan: Plan) -> None:
+    """Refuse what is reckoned for replicas that all hold the same parameters, where experts are spread over them."""
+    if plan.ep == 1:
+        return
+    given = {
+        f"zero={plan.zero}": plan.zero == 2, f"gradient_compression={plan.gradient_compression}": plan.gradient_compression is not None,
+        f"offload={plan.offload}": plan.offload is not None, f"replication={plan.replication}": plan.replication != ALL_REDUCE,
+    }  # fmt: skip
+    wrong = next((name for name, is_given in given.items() if is_given), None)
+    if wrong is not None:
+        raise PlanError(f"{wrong} and ep={plan.ep}: this way of keeping replicas alike takes no experts that they do not share; use ep=1")
+
+
+def _check_sequences(plan: Plan) -> None:
+    """Refuse what is reckoned for replicas of whole sequences, where context parallelism cuts them."""
+    if plan.cp > 1 and plan.replication != ALL_REDUCE:
+        raise PlanError(f"replication={plan.replication} and cp={plan.cp}: ranks of one sequence must meet in every step; use cp=1")
+
+
 def _check_sharding(plan: Plan) -> None:
     if plan.shard is None:
         return
     if plan.zero == 0:
-        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1 or 3")
+        raise PlanError(f"shard={plan.shard} needs something to shard, but zero=0; use zero 1, 2 or 3")
     if plan.shard < 1 or plan.copies % plan.shard:
         over = f"dp={plan.dp}" + (f" × cp={plan.cp}" if plan.cp > 1 else "")
         raise PlanError(f"shard={plan.shard} does not divide {over}; use one of {closest(plan.shard, divisors(plan.copies))}")
@@ -113,6 +136,15 @@ def _check_order(cluster: Cluster, plan: Plan) -> None:
             f"order={plan.order} numbers ranks in blocks of {straddling[0]}, which straddle scale-up domains of {domain}, so that the "
             f"{plan.tp} tensor-parallel ranks of a replica would lie unlike; use an order that begins with tp, or degrees whose products "
             f"divide {domain} or are multiples of it"
+        )
+
+
+def _check_copies(plan: Plan) -> None:
+    """Refuse two copies of the model in a pipeline, which add up their gradients in every step, where replicas do not."""
+    if plan.replication != ALL_REDUCE and len(plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)) > 1:
+        raise PlanError(
+            f"schedule {plan.schedule.name} keeps two copies of the model, which reduce gradients in every step, but "
+            f"replication={plan.replication} does not; use schedule dualpipe-v, or replication {ALL_REDUCE}"
         )
 
 
@@ -150,8 +182,10 @@ def check_deferral(model: Model, plan: Plan, last: int, microbatches: int) -> No
     option = "defer_embedding_wgrad leaves the output layer's gradient to the end of the pipeline, but"
     if plan.pp == 1:
         raise PlanError(f"{option} pp=1 has none; raise pp or leave it off")
-    if plan.zero == 3:
-        raise PlanError(f"{option} zero=3 reduces every gradient as it comes; use zero 0 or 1, or leave it off")
+    if plan.zero >= 2:
+        raise PlanError(f"{option} zero={plan.zero} reduces every gradient as it comes; use zero 0 or 1, or leave it off")
+    if plan.syncs_every_microbatch:
+        raise PlanError(f"{option} gradient_sync={plan.gradient_sync} reduces every gradient as it comes; leave out one of them")
     if not any(isinstance(op, Linear) and op.trained for block in model.epilogue for op in block.ops):
         raise PlanError(f"{option} {model.name} trains none; leave it off")
     order = plan.schedule.order(stage=last, stages=plan.pp, chunks=plan.vpp, microbatches=microbatches)

@@ -71,7 +71,7 @@ class Pricer:
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[tuple[Gemm, float, bool], float] = {}
+        self._known: dict[tuple[Gemm, float, bool, str], float] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
 
     def at(self, point: Point) -> Pricer:
@@ -107,7 +107,7 @@ class Pricer:
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
             host_s=self.software.host.launch_s * launches,
-            math_j=kernel.flop * power.math_j_per_flop.get(self.dtype, 0.0) * point.math_energy,
+            math_j=kernel.flop * power.math_j_per_flop.get(kernel.dtype or self.dtype, 0.0) * point.math_energy,
             memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
@@ -138,49 +138,51 @@ class Pricer:
         ramp = self.accelerator.memory.half_bytes * launches
         return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
 
-    def gemm_s(self, gemm: Gemm) -> float:
+    def gemm_s(self, gemm: Gemm, dtype: str | None = None) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
 
         In fp32, units that the tiles would leave idle share a tile; cuBLAS does not split the depth of products on matrix units.
 
         **Source:** NVIDIA, Matrix Multiplication Background User's Guide, sections 3 and 4 (tile and wave quantization).
         """
-        return self._best_s(gemm, self.accelerator.matmul.depth_fill, splits=self.dtype == "fp32")
+        dtype = dtype or self.dtype
+        return self._best_s(gemm, self.accelerator.matmul.depth_fill, dtype, splits=dtype == "fp32")
 
     def _implicit_s(self, gemm: Gemm, fill: float) -> float:
         """Return the math time of the product of a convolution, whose kernels have a fill of their own and split the depth."""
-        return self._best_s(gemm, fill, splits=True)
+        return self._best_s(gemm, fill, self.dtype, splits=True)
 
-    def _best_s(self, gemm: Gemm, fill: float, *, splits: bool) -> float:
+    def _best_s(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> float:
         """Return the time with the best tile.
 
         Where the tiles leave most units idle and the depth `splits`, each of several units sums a part of it, and the parts are added up.
 
         **Source:** NVIDIA, CUTLASS, efficient GEMM, "Parallelized Reductions" (split-K).
         """
-        key = (gemm, fill, splits)
+        key = (gemm, fill, splits, dtype)
         known = self._known.get(key)
         if known is None:
             tiles = range(len(self.accelerator.matmul.tiles))
-            known = self._known[key] = min(self._tiled_s(gemm, index, fill, splits=splits) for index in tiles)
+            known = self._known[key] = min(self._tiled_s(gemm, index, fill, dtype, splits=splits) for index in tiles)
         return known
 
-    def _tiled_s(self, gemm: Gemm, index: int, fill: float, *, splits: bool) -> float:
+    def _tiled_s(self, gemm: Gemm, index: int, fill: float, dtype: str, *, splits: bool) -> float:
         rows, columns = self.accelerator.matmul.tiles[index]
         tiles = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns)
-        best, parts = self._waves_s(gemm.k, index, tiles, fill), 2
+        best, parts = self._waves_s(gemm.k, index, tiles, fill, dtype), 2
         while splits and tiles * parts <= self.accelerator.compute_units:
             added = self.stream_s(2.0 * parts * gemm.batch * gemm.m * gemm.n * PARTIAL_BYTES)
-            best, parts = min(best, self._waves_s(gemm.k / parts, index, tiles * parts, fill) + added), 2 * parts
+            best, parts = min(best, self._waves_s(gemm.k / parts, index, tiles * parts, fill, dtype) + added), 2 * parts
         return best
 
-    def _waves_s(self, depth: float, index: int, tiles: int, fill: float) -> float:
+    def _waves_s(self, depth: float, index: int, tiles: int, fill: float, dtype: str) -> float:
         curve, units = self.accelerator.matmul, self.accelerator.compute_units
         rows, columns = curve.tiles[index]
         waves = tiles / units
         played = (1 - curve.wave_smoothing) * ceil(waves) + curve.wave_smoothing * max(1.0, waves)
         tile_flop = 2.0 * rows * columns * (depth + fill)
-        rate = self._peak / units * curve.sustained.get(self.dtype, min(curve.sustained.values())) * curve.tile_efficiency[index]
+        peak, sustained = self.accelerator.peak_flop_per_s[dtype], curve.sustained.get(dtype, min(curve.sustained.values()))
+        rate = peak / units * sustained * curve.tile_efficiency[index]
         return played * tile_flop / (rate * self.software.matmul_scale)
 
     def attention_s(self, call: FusedAttention, flop: float) -> float:
@@ -208,7 +210,7 @@ class Pricer:
         if kernel.kind == KernelKind.STREAM:
             return 0.0
         if kernel.gemm is not None:
-            return self.gemm_s(kernel.gemm) * kernel.launches
+            return self.gemm_s(kernel.gemm, kernel.dtype) * kernel.launches
         if kernel.convolution is not None:
             return self._convolution_s(kernel.convolution) * kernel.launches
         if kernel.attention is not None:

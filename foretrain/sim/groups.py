@@ -9,6 +9,7 @@ from simpy.events import NORMAL, Event
 from foretrain.sim.links import Transfer
 from foretrain.sim.program import CollectiveSpec
 from foretrain.sim.rank import BLOCKED, COALESCED, IDLE, LEGS, Rank, add, links_between
+from foretrain.sim.segment import HOST
 
 if TYPE_CHECKING:
     from foretrain.sim.engine import Engine
@@ -69,8 +70,9 @@ class Groups:
             transfer = engine.network.start(spec.cost, links_between(rank, rank, spec.cost))
             transfer.retimed = lambda _moved: self._time(meeting)
             meeting.transfers.append(transfer)
-        for rank, _ in meeting.members:
-            self._begins(rank)
+        for rank, spec in meeting.members:
+            if spec.kind != HOST:
+                self._begins(rank)
         for transfer in meeting.transfers:
             engine.legs.disturb(transfer.links)
         self._time(meeting)
@@ -111,7 +113,8 @@ class Groups:
     def _ends(self, rank: Rank, meeting: Meeting, spec: CollectiveSpec) -> None:
         """Give the rank its rate back, and wake it if it waits for this collective."""
         now = self.engine.env.now
-        rank.active -= 1
+        # Copies to and from the host are the work of DMA engines, which take nothing from compute.
+        rank.active -= spec.kind != HOST
         rank.pending.discard(spec.slot)
         add(rank.moved, spec.kind, now - meeting.started)
         rank.link_bytes += spec.cost.wire_bytes

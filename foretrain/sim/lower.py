@@ -14,13 +14,17 @@ from foretrain.sim.cost import Pricer
 from foretrain.sim.disturbance import CALM
 from foretrain.sim.expansion import Ends, Expansion
 from foretrain.sim.inline import Spans
+from foretrain.sim.low_precision import in_few_bits
+from foretrain.sim.offload import check_offload, copy_cost
+from foretrain.sim.optimizer_exchange import check_clip
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, ReplicaClass, Span
 from foretrain.sim.plan import Plan
-from foretrain.sim.precision import Numbers, numbers
+from foretrain.sim.precision import ELEMENT_BYTES, Numbers, numbers
 from foretrain.sim.program import ISSUE, WAIT, ChannelSpec, CollectiveSpec, Instruction, Job, Program, Repeat
+from foretrain.sim.replication import check_meeting, one_process
 from foretrain.sim.schedules.seats import Seat
-from foretrain.sim.segment import SegmentBook
+from foretrain.sim.segment import HOST, SegmentBook
 from foretrain.sim.sharded import exchange_for
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import StageState, stage_states
@@ -29,6 +33,8 @@ from foretrain.software.profile import Software
 STREAMS = ("compute", "data parallel", "other groups")
 EXCHANGED_BYTES = 1e9
 """A tensor large enough that its exchange runs at full rate; its latency is left out anyway."""
+COPIES = 10**15
+"""Groups of one, numbered far from those that meet."""
 QUEUE_DEPTH = 1024
 """Launches that the host can have in flight (the CUDA driver's launch queue)."""
 
@@ -51,11 +57,15 @@ class Context:
         plan, accelerator = placement.plan, placement.cluster.accelerator
         self.placement = placement
         self.software = software
-        self.numbers = numbers(placement.recipe, accelerator, software, sharded=plan.zero == 3)
+        self.numbers = numbers(placement.recipe, accelerator, software, sharded=plan.zero >= 2)
         self.pricer = Pricer(accelerator, software, self.numbers.dtype, plan.ranks)
         self.book = SegmentBook()
         self.collectives: list[CollectiveSpec] = []
         self.channels: list[ChannelSpec] = []
+        _check_compression(placement, self.numbers)
+        check_clip(plan, placement.recipe)
+        check_meeting(plan, placement.cluster)
+        check_offload(plan, placement.recipe, placement.cluster)
         self.states = stage_states(placement, self.numbers)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
@@ -114,6 +124,11 @@ class Context:
         rate = max((cost.wire_bytes / cost.full_s for cost in costs if cost.full_s), default=0.0)
         return rate * placement.cluster.accelerator.power.link_j_per_byte
 
+    def copied(self, name: str, size_bytes: float) -> tuple[Instruction, Instruction]:
+        """Return the start of a copy between a rank and its host, and the wait for it; each rank copies for itself."""
+        slot = next(self.slots)
+        return self.start(name, HOST, copy_cost(size_bytes, self.placement.cluster), group=-COPIES - slot, members=1, stream=len(STREAMS))
+
     def start(
         self, name: str, kind: str, cost: TransferCost, *, group: int, members: int, stream: int
     ) -> tuple[Instruction, Instruction]:
@@ -135,6 +150,8 @@ def _refuse_unfused(plan: Plan, software: Software, layout: Layout) -> None:
 
 def lower(placement: Placement, software: Software) -> Lowered:
     """Return the job of one training step."""
+    placement = in_few_bits(placement, software)
+    software = one_process(software, placement.plan)
     context = Context(placement, software)
     members = _members(placement)
     channels = _channels(context, members)
@@ -145,7 +162,7 @@ def lower(placement: Placement, software: Software) -> Lowered:
         segments=tuple(context.book.segments),
         channels=tuple(context.channels),
         collectives=tuple(context.collectives),
-        streams=STREAMS,
+        streams=STREAMS if placement.plan.offload is None else (*STREAMS, "host copies"),
         port_bytes_per_s=cluster.node.scale_up.bandwidth_bytes_per_s,
         network_bytes_per_s=cluster.node.network_bytes_per_s,
         overlap_loss=cluster.accelerator.overlap_loss,
@@ -153,6 +170,20 @@ def lower(placement: Placement, software: Software) -> Lowered:
         slow_links=placement.disturbance.links,
     )
     return Lowered(job=job, placement=placement, numbers=context.numbers, states=context.states, pricer=context.pricer)
+
+
+def _check_compression(placement: Placement, used: Numbers) -> None:
+    """Refuse compression that would change nothing."""
+    plan = placement.plan
+    if plan.gradient_compression is None:
+        return
+    if not placement.exchanges:
+        raise PlanError(f"gradient_compression={plan.gradient_compression}, but dp=1 reduces no gradients; raise dp or leave it out")
+    if plan.gradient_compression in ("fp16", "bf16") and used.state.reduce_bytes <= ELEMENT_BYTES[plan.gradient_compression]:
+        raise PlanError(
+            f"gradient_compression={plan.gradient_compression}, but gradients go over the wire in {used.state.reduce_bytes:g} bytes "
+            "already; leave it out, or give --grad-dtype fp32"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

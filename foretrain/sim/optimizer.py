@@ -1,8 +1,10 @@
-"""The optimizer step of one rank: bytes it moves, launches it makes."""
+"""The optimizer step of one rank: bytes it moves, products it runs, launches it makes."""
 
 from __future__ import annotations
 
 from foretrain.models.ops import Kernel, KernelKind
+from foretrain.sim.matrices import products, trained_tensors
+from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.state import StageState
@@ -16,14 +18,25 @@ FUSED_LAUNCHES = 4
 """Norm, unscale or clip, update, clear: one multi-tensor launch each."""
 
 
-def optimizer_kernel(state: StageState, numbers: Numbers, recipe: Recipe, software: Software) -> Kernel:
-    """Return the optimizer step as one streaming kernel: gradient norm, clip, update of master and moments, clear."""
+def optimizer_kernels(state: StageState, numbers: Numbers, recipe: Recipe, software: Software, shards: int) -> tuple[Kernel, ...]:
+    """Return the optimizer step: one streaming kernel for norm, clip, update and clear, and the products of optimizers of matrices."""
+    rule = RULES[recipe.optimizer]
+    found = products(rule, state.weights, shards=shards, element_bytes=numbers.element_bytes)
+    return (_streaming(state, numbers, recipe, software), *found)
+
+
+def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: Software) -> Kernel:
+    """Return gradient norm, clip, update of master and moments, and clear, as one kernel."""
+    rule = RULES[recipe.optimizer]
     training = numbers.state
     gradient = training.gradient_bytes
     master = training.master_bytes or training.parameter_bytes
     update = gradient + 2 * (master + numbers.optimizer_bytes) + (training.parameter_bytes if training.master_bytes else 0.0)
     fused = "optimizer" in software.fused
-    per_parameter = update * (1.0 if fused else UNFUSED_PASSES) + gradient
+    norm = 0.0 if recipe.clip == "none" else gradient
+    per_parameter = update * (1.0 if fused else UNFUSED_PASSES) + norm + rule.extra_bytes
+    # The state of squares moves with the products that read it.
+    differing = 0.0 if rule.sides else 2 * state.state_difference
     unscale = gradient + 4.0 if recipe.precision == "fp16" else 0.0
     clear = state.gradient_bytes
     return Kernel(
@@ -31,10 +44,6 @@ def optimizer_kernel(state: StageState, numbers: Numbers, recipe: Recipe, softwa
         kind=KernelKind.STREAM,
         flop=0.0,
         model_flop=0.0,
-        moved_bytes=state.updated * (per_parameter + unscale) + clear,
-        launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * _tensors(state),
+        moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
+        launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * trained_tensors(unit.block for chunk in state.units for unit in chunk),
     )
-
-
-def _tensors(state: StageState) -> int:
-    return sum(1 for chunk in state.units for unit in chunk for op in unit.block.ops if op.parameters and op.trained)

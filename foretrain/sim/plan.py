@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from numbers import Integral
 
 from foretrain.errors import PlanError, nearest
+from foretrain.sim.compression import compression_of
+from foretrain.sim.offload_parts import offloaded
+from foretrain.sim.recompute_share import RecomputeShare, recompute_share
+from foretrain.sim.replication import ALL_REDUCE, check_replication
 from foretrain.sim.schedules.base import Schedule
 from foretrain.sim.schedules.one_f_one_b import OneForwardOneBackward
 
-RECOMPUTE = ("none", "selective", "full")
+SYNCS = ("step", "micro-batch")
 UNFOLD = ("dp", "tp", "cp")
 ORDERS = ("tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp")
 """Orders in which ranks are numbered, fastest dimension first; neighbours in number are neighbours in the machine."""
@@ -26,8 +30,16 @@ LARGEST_LOAD = 1000.0
 class Plan:
     """A layout: dp × tp × pp × cp accelerators.
 
-    `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded) or 3 (fully sharded, FSDP); `shard` is
-    the number of ranks that share one copy (None: all of dp × cp; fewer is HSDP or grouped ZeRO). `layers_per_stage` counts the layers of
+    `vpp` model chunks per pipeline stage (interleaving). `zero` 0, 1 (optimizer sharded), 2 (gradients too; FSDP's
+    SHARD_GRAD_OP) or 3 (fully sharded, FSDP); `shard` is the number of ranks that share one copy (None: all of dp × cp; fewer is HSDP
+    or grouped ZeRO). `recompute` is none, selective or full, of all layers or of every n-th (`full:2`); `recompute_layers` is how many
+    layers of each model chunk it applies to instead (None: all). `gradient_sync` says when replicas reduce gradients: once a `step`
+    (under `no_sync`) or every `micro-batch`; None is what the sharding asks for.
+    `gradient_compression` is fp16, bf16, `powersgd:RANK` or `topk:SHARE`. `offload` names
+    what lies in the host's memory: optimizer, parameters, activations, with commas between them.
+    `replication` is how replicas are kept alike: `all-reduce` in every step; `local-sgd` and `diloco` every `local_steps`;
+    `first-device` as torch.nn.DataParallel does; `parameter-server` over so many `servers` (None: one a node).
+    `layers_per_stage` counts the layers of
     each model chunk, in the order of the model (None: equal ones); embedding and head come on top where they sit.
     `defer_embedding_wgrad` leaves the gradient of the output layer's weights to the end of the step, when the last stage waits for the
     others (Megatron-Core's option of that name). `order` is how ranks are numbered
@@ -52,6 +64,13 @@ class Plan:
     layers_per_stage: tuple[int, ...] | None = None
     defer_embedding_wgrad: bool = False
     recompute: str = "none"
+    recompute_layers: int | None = None
+    gradient_sync: str | None = None
+    gradient_compression: str | None = None
+    offload: str | None = None
+    replication: str = ALL_REDUCE
+    local_steps: int | None = None
+    servers: int | None = None
     order: str = "tp-dp-pp"
     cp: int = 1
     cp_mode: str = "ring"
@@ -68,12 +87,23 @@ class Plan:
             self._count("shard")
         if not isinstance(self.schedule, Schedule):
             raise PlanError(f"schedule={self.schedule!r} is no schedule; give an object, such as schedule_by_name('1f1b')")
-        if isinstance(self.zero, bool) or self.zero not in (0, 1, 3):
-            raise PlanError(f"zero={self.zero!r} is not simulated; use 0 (replicated), 1 (optimizer sharded) or 3 (fully sharded)")
+        if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
+            known = "0 (replicated), 1 (optimizer sharded), 2 (gradients too) or 3 (fully sharded)"
+            raise PlanError(f"zero={self.zero!r} is no stage of sharding; use {known}")
         object.__setattr__(self, "zero", int(self.zero))
-        if self.recompute not in RECOMPUTE:
-            known = ", ".join(RECOMPUTE)
-            raise PlanError(f"recompute={self.recompute!r} is unknown; use one of {known}{nearest(str(self.recompute), RECOMPUTE)}")
+        share = recompute_share(self.recompute)
+        if self.recompute_layers is not None:
+            self._count("recompute_layers")
+            _one_share(share, self.recompute, self.recompute_layers)
+        self._synchronised()
+        offloaded(self.offload)
+        self._count(*(name for name in ("local_steps", "servers") if getattr(self, name) is not None))
+        check_replication(self)
+        if compression_of(self.gradient_compression) is not None and self.zero:
+            raise PlanError(
+                f"gradient_compression={self.gradient_compression} is for gradients that replicas reduce whole, but zero={self.zero} "
+                "shards state; use zero 0, or --grad-dtype bf16 for fewer bytes on the wire"
+            )
         orders = CP_ORDERS if "cp" in str(self.order) else ORDERS
         if self.order not in orders:
             what = "tp, dp and pp" if orders is ORDERS else "tp, dp and pp with cp beside dp"
@@ -93,6 +123,19 @@ class Plan:
         if not all(_whole(count) and count >= 0 for count in counts):
             raise PlanError(f"layers_per_stage={given!r} is no list of layers; give a whole number for each chunk, such as (7, 8, 8, 7)")
         object.__setattr__(self, "layers_per_stage", tuple(int(count) for count in counts))
+
+    def _synchronised(self) -> None:
+        """Refuse to keep whole gradients between micro-batches where they are sharded."""
+        if self.gradient_sync is None:
+            return
+        if self.gradient_sync not in SYNCS:
+            known = " or ".join(SYNCS)
+            raise PlanError(f"gradient_sync={self.gradient_sync!r} is unknown; use {known}{nearest(str(self.gradient_sync), SYNCS)}")
+        if self.gradient_sync == "step" and self.zero >= 2:
+            raise PlanError(
+                f"gradient_sync=step keeps whole gradients until the last micro-batch, but zero={self.zero} shards them; "
+                "use gradient_sync=micro-batch, or zero 0 or 1"
+            )
 
     def _dimensions(self) -> None:
         """Refuse what cannot be unfolded."""
@@ -142,6 +185,11 @@ class Plan:
             object.__setattr__(self, name, int(value))
 
     @property
+    def syncs_every_microbatch(self) -> bool:
+        """Whether gradients are reduced in every backward pass, not in the last of a step only."""
+        return self.zero >= 2 or self.gradient_sync == "micro-batch"
+
+    @property
     def ranks(self) -> int:
         """Accelerators that the plan occupies."""
         return self.dp * self.tp * self.pp * self.cp
@@ -179,3 +227,11 @@ class Plan:
 
 def _whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _one_share(share: RecomputeShare, recompute: str, layers: int) -> None:
+    """Refuse a number of layers beside nothing to recompute, or beside another share of them."""
+    if share.policy == "none":
+        raise PlanError(f"recompute_layers={layers} has nothing to recompute beside recompute=none; use recompute full or selective")
+    if share.every > 1:
+        raise PlanError(f"recompute={recompute} and recompute_layers={layers} both say which layers run again; leave out one of them")

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.errors import RecipeError
 from foretrain.hardware.accelerator import Accelerator
+from foretrain.sim.low_precision import gathers_few_bits, scaling
+from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.recipe import Recipe
 from foretrain.software.profile import Software, TrainingState
 
+MIXED_BYTES = 2.0
 ELEMENT_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0}
-OPTIMIZER_BYTES = {"sgd": 0.0, "momentum": 4.0, "adam": 8.0, "adamw": 8.0}
-"""fp32 state per parameter beside the master copy: nothing, one momentum, two moments (Kingma and Ba, arXiv:1412.6980)."""
-
 FULL = TrainingState(parameter_bytes=4.0, gradient_bytes=4.0, master_bytes=0.0, gather_bytes=4.0, reduce_bytes=4.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Dtype of matrix math, bytes of an activation element, and bytes per parameter of the training state."""
+    """Dtype of matrix math, bytes of an activation element, and bytes per parameter of the training state.
+
+    `product_dtype` is that of the layers' products, the peak of which a step is measured by; `gather_bytes` are those of a parameter
+    that a layer's products use, on the wire.
+    """
 
     dtype: str
+    product_dtype: str
+    gather_bytes: float
     element_bytes: float
     state: TrainingState
     optimizer_bytes: float
@@ -32,20 +38,40 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
     Raises:
         RecipeError: where the accelerator has no rate for the precision.
     """
-    if recipe.precision not in accelerator.peak_flop_per_s:
+    few = scaling(recipe.precision, software)
+    dtype = recipe.precision if few is None else "bf16"
+    if dtype not in accelerator.peak_flop_per_s:
         known = ", ".join(name for name in ELEMENT_BYTES if name in accelerator.peak_flop_per_s)
-        remedy = f"use one of {known}, or add peak.{recipe.precision} to its profile"
-        raise RecipeError(f"{accelerator.name} has no {recipe.precision} rate; {remedy}")
-    mixed = recipe.precision in ("fp16", "bf16")
+        remedy = f"use one of {known}, or add peak.{dtype} to its profile"
+        raise RecipeError(f"{accelerator.name} has no {dtype} rate; {remedy}")
+    if RULES[recipe.optimizer].sides and "fp32" not in accelerator.peak_flop_per_s:
+        remedy = "use muon or adamw, or add peak.fp32 to its profile"
+        raise RecipeError(f"{accelerator.name} has no fp32 rate, which {recipe.optimizer} needs; {remedy}")
+    mixed = dtype in ("fp16", "bf16")
     state = software.state if mixed else FULL
+    if mixed and recipe.master_weights is not None:
+        state = _mastered(state, kept=recipe.master_weights)
     if not sharded and state.parameter_bytes == 0.0:
         state = FULL if not mixed else _resident(state)
+    if recipe.grad_dtype is not None:
+        state = replace(state, gradient_bytes=ELEMENT_BYTES[recipe.grad_dtype], reduce_bytes=ELEMENT_BYTES[recipe.grad_dtype])
     return Numbers(
-        dtype=recipe.precision,
-        element_bytes=ELEMENT_BYTES[recipe.precision],
+        dtype=dtype,
+        product_dtype=dtype if few is None else few.dtype,
+        gather_bytes=few.element_bytes if few is not None and gathers_few_bits(recipe.precision, software) else state.gather_bytes,
+        element_bytes=ELEMENT_BYTES[dtype],
         state=state,
-        optimizer_bytes=OPTIMIZER_BYTES[recipe.optimizer],
+        optimizer_bytes=RULES[recipe.optimizer].state_bytes,
     )
+
+
+def _mastered(state: TrainingState, *, kept: bool) -> TrainingState:
+    """Return the state with an fp32 master copy of 16-bit weights, or with those weights alone."""
+    if kept:
+        return state if state.master_bytes or state.parameter_bytes > MIXED_BYTES else replace(state, master_bytes=FULL.parameter_bytes)
+    if state.parameter_bytes:
+        return replace(state, parameter_bytes=MIXED_BYTES, master_bytes=0.0)
+    return replace(state, master_bytes=MIXED_BYTES)
 
 
 def _resident(state: TrainingState) -> TrainingState:

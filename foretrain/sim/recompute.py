@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from foretrain.models.matmul import Linear
 from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary, Layout, Op
+from foretrain.models.stream import Streaming
+from foretrain.sim.recompute_share import recompute_share
 
 CORE = "core_attention"
 
@@ -16,6 +19,7 @@ CORE = "core_attention"
 class Recomputation:
     """What runs again, named by `again`, and what a layer keeps for it.
 
+    Where `feeding`, they run again from what they keep, to give the products after them their inputs, which are then not kept.
     Steps that do not run again keep what they always keep, unless `outputs` is above zero: the layer then keeps that share of its
     products' outputs instead. `inputs` counts the tensors of the size of its input that it keeps besides.
     """
@@ -23,6 +27,7 @@ class Recomputation:
     again: Callable[[Sequence[Step]], tuple[Step, ...]]
     inputs: int
     outputs: float = 0.0
+    feeding: bool = False
 
     def kept_bytes(self, block: Block, layout: Layout) -> float:
         """Return the activation bytes that one micro-batch keeps on one rank for a layer."""
@@ -30,6 +35,9 @@ class Recomputation:
             return 0.0
         again = {id(step) for step in self.again(block.steps)}
         boundary = self.inputs * block.input_elements * layout.micro_batch * layout.element_bytes / (layout.sequence_cut * layout.cp)
+        if self.feeding:
+            fed = sum(_input_bytes(op, layout) for op in _fed(block.steps, again))
+            return sum(op.saved_bytes(layout) for op in block.ops) - fed
         if self.outputs:
             return boundary + self.outputs * sum(_output_bytes(op, layout) for op in block.ops if isinstance(op, Linear))
         return boundary + sum(op.saved_bytes(layout) for op in block.ops if id(op) not in again)
@@ -38,6 +46,27 @@ class Recomputation:
 def _output_bytes(linear: Linear, layout: Layout) -> float:
     cut = {"column": layout.tp, "row": layout.sequence_cut, "none": 1}[linear.cut]
     return layout.rows(linear.tokens) * linear.out_features * layout.element_bytes / cut
+
+
+def _input_bytes(linear: Linear, layout: Layout) -> float:
+    return replace(linear, saves_output=False).saved_bytes(layout)
+
+
+def _fed(steps: Sequence[Step], again: set[int]) -> list[Linear]:
+    """Return the products whose input one of the steps that run again makes."""
+    ops = [step for step in steps if isinstance(step, Op)]
+    return [after for before, after in pairwise(ops) if id(before) in again and isinstance(after, Linear)]
+
+
+def _of(*patterns: str) -> Callable[[Sequence[Step]], tuple[Step, ...]]:
+    """Return what names the memory-bound ops of some patterns that feed a product."""
+
+    def named(steps: Sequence[Step]) -> tuple[Step, ...]:
+        ops = [step for step in steps if isinstance(step, Op)]
+        feeding = {id(before) for before, after in pairwise(ops) if isinstance(after, Linear)}
+        return tuple(op for op in ops if isinstance(op, Streaming) and op.pattern in patterns and id(op) in feeding)
+
+    return named
 
 
 def _core(steps: Sequence[Step]) -> tuple[Step, ...]:
@@ -66,7 +95,13 @@ def _all_but_products(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 NOTHING_AGAIN = Recomputation(again=lambda _steps: (), inputs=0)
-_FULL = Recomputation(again=tuple, inputs=1)
+_NAMED = {
+    "none": NOTHING_AGAIN,
+    "full": Recomputation(again=tuple, inputs=1),
+    "attention": Recomputation(again=_core, inputs=0),
+    "norms": Recomputation(again=_of("norm"), inputs=0, feeding=True),
+    "activations": Recomputation(again=_of("bias_gelu", "swiglu"), inputs=0, feeding=True),
+}
 _SELECTIVE = {
     "core_attention": Recomputation(again=_core, inputs=0),
     "alternate_products": Recomputation(again=_alternate, inputs=2, outputs=0.5),
@@ -79,4 +114,4 @@ def recomputation(recompute: str, selective: str) -> Recomputation:
 
     **Source:** Chen et al., arXiv:1604.06174 (full); Korthikanti et al., arXiv:2205.05198, section 5 (core attention).
     """
-    return {"none": NOTHING_AGAIN, "full": _FULL}.get(recompute) or _SELECTIVE[selective]
+    return _NAMED.get(recompute_share(recompute).policy) or _SELECTIVE[selective]

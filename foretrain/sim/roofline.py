@@ -15,6 +15,8 @@ from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.model import Model
 from foretrain.models.ops import Kernel, Layout
 from foretrain.sim.cost import Pricer
+from foretrain.sim.low_precision import model_in_few_bits
+from foretrain.sim.plan import Plan
 from foretrain.sim.precision import numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.software.profile import Software
@@ -75,6 +77,7 @@ def roofline_points(
     """
     dtype = numbers(Recipe(global_batch=micro_batch, precision=precision), accelerator, software, sharded=False)
     pricer = Pricer(accelerator, software, dtype.dtype)
+    model = model_in_few_bits(model, precision, accelerator, software, Plan())
     layout = Layout(
         micro_batch=micro_batch, element_bytes=dtype.element_bytes, flash=pricer.attention != "unfused", fused=software.fused
     )

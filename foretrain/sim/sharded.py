@@ -1,15 +1,19 @@
-"""Fully sharded state (ZeRO-3, FSDP): parameters are gathered unit by unit around each pass.
+"""Exchanges of parameters that rest sharded: gathered around every pass, or once a step.
 
-**Source:** Rajbhandari et al., ZeRO, arXiv:1910.02054, section 7; Zhao et al., PyTorch FSDP, arXiv:2304.11277, sections 3 and 4.
+**Source:** Zhao et al., PyTorch FSDP, arXiv:2304.11277, sections 3 and 4.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from foretrain.sim.exchange import Exchange, Instructions, Pair, Replicated
+from foretrain.sim.exchange import Exchange, Instructions, Pair
 from foretrain.sim.passes import DIRECTIONS
 from foretrain.sim.program import RESIZE, Instruction
+from foretrain.sim.replicas import FirstDevice, SeldomMet, Server
+from foretrain.sim.replicated import Replicated
+from foretrain.sim.replication import ALL_REDUCE, FIRST_DEVICE, LOCAL
 from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import Unit
@@ -18,13 +22,8 @@ if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
 
 
-class FullySharded(Exchange):
-    """Parameters are gathered unit by unit before each pass and freed after; gradients are reduced to shards as they come."""
-
-    @property
-    def first_apart(self) -> bool:
-        """No: every pass gathers."""
-        return False
+class Sharded(Exchange):
+    """What both ways share: gradients are reduced to shards in every backward pass, unit by unit."""
 
     @property
     def last_apart(self) -> bool:
@@ -35,65 +34,155 @@ class FullySharded(Exchange):
         """Return nothing: the first gather belongs to the first pass."""
         return ()
 
-    def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
-        units = list(range(len(self.work.state.units[chunk])))
-        return self._pass(kind, chunk, units if kind == FORWARD else units[::-1], last=special)
-
     def end(self) -> tuple[Instruction, ...]:
         """Return the wait for the last reduction and the optimizer."""
-        return (*self._reductions[-1:], *self._tied(), *self.work.optimizer())
+        return (*self._reductions[-1:], *self._tied(), *self.host.waits, *self.work.optimizer())
 
-    def _pass(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
-        """Gather one unit ahead, play, free, reduce: two units are whole at a time.
+    def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
+        """Return a pass; backward, over the units that do not stand still."""
+        if kind == FORWARD:
+            return self._ahead(chunk, first=special)
+        units = self.work.state.units[chunk]
+        return self._back(kind, chunk, [unit for unit in reversed(range(len(units))) if not units[unit].block.still], last=special)
 
-        Backward, units that stand still are left out; gradients of weights need no weights.
-        """
-        units, direction = self.work.state.units[chunk], DIRECTIONS[kind]
-        if kind != FORWARD:
-            order = [unit for unit in order if not units[unit].block.still]
-        whole = [self._whole_bytes(unit, kind) for unit in units]
-        gathers = {unit: self._gathered(kind, f"{direction} {chunk}.{unit}", units[unit]) for unit in order}
-        result: Instructions = []
-        ahead = 1 if self.context.software.overlap.parameter_gather and kind != WEIGHT else 0
-        for position, unit in enumerate(order):
-            coming = order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]
-            for other in coming:
-                result.append(Instruction(RESIZE, whole[other]))
-                result += [issue for issue, _ in gathers[other]]
-            result += [wait for _, wait in gathers[unit]]
-            result += self.work.play(direction, chunk, unit, unit + 1)
-            if kind in (BACKWARD, WEIGHT):
-                result += self._reduce(chunk, unit, last=last)
-            result.append(Instruction(RESIZE, -whole[unit]))
-        return result
+    @abstractmethod
+    def _ahead(self, chunk: int, *, first: bool) -> Instructions: ...
 
-    def _gathered(self, kind: int, name: str, unit: Unit) -> list[Pair]:
-        return [] if kind == WEIGHT else self._gather(name, unit.parameters, unit.experts)
+    @abstractmethod
+    def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions: ...
 
-    def _reduce(self, chunk: int, unit: int, *, last: bool) -> Instructions:
-        made = self.work.state.units[chunk][unit]
-        pairs = self._reduction(f"gradients {chunk}.{unit}", made.trained, made.experts_trained)
-        if not pairs:
+    def _compute(self, kind: int, chunk: int, unit: int) -> Instructions:
+        return self._run(kind, chunk, unit, unit + 1)
+
+    def _reduce(self, kind: int, chunk: int, unit: int, *, last: bool) -> Instructions:
+        """Return the reduction of a unit's gradients, where a pass completes them."""
+        if kind not in (BACKWARD, WEIGHT):
             return []
+        name = f"gradients {chunk}.{unit}"
+        made = self.work.state.units[chunk][unit]
+        pairs, copied = self._reduction(name, made.trained, made.experts_trained), self.host.gradients(name, made.trained)
+        if not pairs:
+            return copied
         if last:
             self._reductions.append(pairs[-1][1])
         exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
-        return [issue for issue, _ in pairs] + exposed
+        return [issue for issue, _ in pairs] + exposed + copied
 
-    def _whole_bytes(self, unit: Unit, kind: int) -> float:
-        """Return what a unit takes while it is whole: its parameters where they are read, its gradient until it is reduced."""
-        state = self.context.numbers.state
-        if self.context.placement.plan.shards == 1:
+    def _gathered(self, kind: int, chunk: int, order: list[int], sizes: list[float]) -> list[Instructions]:
+        """Return for each unit of `order` what comes before it: room and gather of those ahead, and the wait for its own."""
+        units, direction = self.work.state.units[chunk], DIRECTIONS[kind]
+        gathers = {
+            unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].gather_bytes, units[unit].experts_gather_bytes) for unit in order
+        }
+        shards = self.context.placement.plan.shards
+        copies = {unit: self.host.parameters(f"{direction} {chunk}.{unit}", units[unit].gather_bytes / shards) for unit in order}
+        ahead = 1 if self.context.software.overlap.parameter_gather else 0
+        result: list[Instructions] = []
+        for position, unit in enumerate(order):
+            before: Instructions = []
+            for other in order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]:
+                before.append(Instruction(RESIZE, sizes[other]))
+                before += [issue for issue, _ in _pairs(copies[other], gathers[other])]
+            result.append(before + [wait for _, wait in _pairs(copies[unit], gathers[unit])])
+        return result
+
+    def _whole_bytes(self, unit: Unit) -> float:
+        """Return what the parameters of a unit take while it is whole; experts of which no other rank has a shard never are otherwise."""
+        plan = self.context.placement.plan
+        if plan.shards == 1:
             return 0.0
-        read = state.gather_bytes if kind != WEIGHT else 0.0
-        whole = self.context.placement.plan.expert_shards == 1  # experts that no other rank has a shard of are never gathered
-        parameters, trained = (
-            (unit.parameters - unit.experts, unit.trained - unit.experts_trained) if whole else (unit.parameters, unit.trained)
-        )
-        return parameters * read + (trained * state.reduce_bytes if kind in (BACKWARD, WEIGHT) else 0.0)
+        return unit.gather_bytes - (unit.experts_gather_bytes if plan.expert_shards == 1 else 0.0)
+
+    def _unreduced_bytes(self, kind: int, unit: Unit) -> float:
+        """Return what the gradients of a unit, which a pass completes, take until they are reduced."""
+        plan = self.context.placement.plan
+        if kind not in (BACKWARD, WEIGHT) or plan.shards == 1:
+            return 0.0
+        trained = unit.trained - (unit.experts_trained if plan.expert_shards == 1 else 0.0)
+        return trained * self.context.numbers.state.reduce_bytes
+
+
+def _pairs(copied: Pair | None, gathered: list[Pair]) -> list[Pair]:
+    """Return what brings the parameters of a unit: a copy from the host, where they lie there, and their gathers."""
+    return gathered if copied is None else [copied, *gathered]
+
+
+class FullySharded(Sharded):
+    """Parameters are gathered unit by unit before each pass and freed after (ZeRO-3, FULL_SHARD): two units are whole at a time."""
+
+    @property
+    def first_apart(self) -> bool:
+        """No: every pass gathers."""
+        return False
+
+    def _ahead(self, chunk: int, *, first: bool) -> Instructions:
+        units = self.work.state.units[chunk]
+        order, whole = list(range(len(units))), [self._whole_bytes(unit) for unit in units]
+        result: Instructions = []
+        for unit, gathered in zip(order, self._gathered(FORWARD, chunk, order, whole), strict=True):
+            result += [*gathered, *self._compute(FORWARD, chunk, unit), Instruction(RESIZE, -whole[unit])]
+        return result
+
+    def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
+        units = self.work.state.units[chunk]
+        result: Instructions = []
+        for unit, gathered in zip(order, self._before(kind, chunk, order), strict=True):
+            result += [*gathered, *self._compute(kind, chunk, unit)]
+            result += self._reduce(kind, chunk, unit, last=last)
+            result.append(Instruction(RESIZE, -self._room(kind, units[unit])))
+        return result
+
+    def _before(self, kind: int, chunk: int, order: list[int]) -> list[Instructions]:
+        """Return what comes before each unit backward; gradients of weights need no weights, only room for themselves."""
+        rooms = [self._room(kind, unit) for unit in self.work.state.units[chunk]]
+        if kind == WEIGHT:
+            return [[Instruction(RESIZE, rooms[unit])] for unit in order]
+        return self._gathered(kind, chunk, order, rooms)
+
+    def _room(self, kind: int, unit: Unit) -> float:
+        """Return what a unit takes while it is whole backward: its parameters where they are read, its gradient until it is reduced."""
+        return (0.0 if kind == WEIGHT else self._whole_bytes(unit)) + self._unreduced_bytes(kind, unit)
+
+
+class GatheredOnce(Sharded):
+    """Parameters are gathered before the first forward pass and freed after the last backward pass (ZeRO-2 as SHARD_GRAD_OP).
+
+    **Source:** Zhao et al., arXiv:2304.11277, section 3.2.1 (RAF and NRAF: no reshard after forward).
+    """
+
+    @property
+    def first_apart(self) -> bool:
+        """Whether the first forward pass gathers."""
+        return self.context.placement.plan.shards > 1
+
+    def _ahead(self, chunk: int, *, first: bool) -> Instructions:
+        if not first:
+            return self._run(FORWARD, chunk)
+        units = self.work.state.units[chunk]
+        order = list(range(len(units)))
+        result: Instructions = []
+        for unit, gathered in zip(order, self._gathered(FORWARD, chunk, order, [self._whole_bytes(unit) for unit in units]), strict=True):
+            result += [*gathered, *self._compute(FORWARD, chunk, unit)]
+        return result
+
+    def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
+        units = self.work.state.units[chunk]
+        still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in order)
+        result: Instructions = [Instruction(RESIZE, -still)] if last and still else []
+        for unit in order:
+            held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if last else 0.0
+            result += [Instruction(RESIZE, held), *self._compute(kind, chunk, unit)]
+            result += [*self._reduce(kind, chunk, unit, last=last), Instruction(RESIZE, -held - whole)]
+        return result
 
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:
-    """Return the exchange that the plan asks for."""
-    kind = FullySharded if context.placement.plan.zero == 3 else Replicated
+    """Return the exchange that the plan asks for; a framework without a whole copy of the parameters gathers them."""
+    way = context.placement.plan.replication
+    if way in LOCAL:
+        return SeldomMet(context, work, member, classes)
+    if way != ALL_REDUCE:
+        return FirstDevice(context, work, member, classes) if way == FIRST_DEVICE else Server(context, work, member, classes)
+    zero, rests = context.placement.plan.zero, not context.numbers.state.parameter_bytes
+    kind = FullySharded if zero == 3 else GatheredOnce if zero == 2 and rests else Replicated
     return kind(context, work, member, classes)

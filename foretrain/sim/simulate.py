@@ -64,7 +64,7 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
     lowered = lower(place(model, cluster, plan, recipe, disturbance), software)
     watcher = SteadyState() if detail == "segment" else None
     played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
-    predicted = _prediction(lowered, played, software, detail, assumed + _assumed(model, cluster, software, plan))
+    predicted = _prediction(lowered, played, software, detail, assumed + _assumed(lowered.placement.model, cluster, software, plan))
     return predicted if not disturbance.jitter else replace(predicted, jitter=_drawn(lowered, disturbance, seed))
 
 
@@ -123,7 +123,7 @@ def _prediction(lowered: Lowered, played: Played, software: Software, detail: st
         model_flop=model.flop_per_sample() * recipe.global_batch,
         causal_flop=causal_flop_per_sample(model) * recipe.global_batch,
         hardware_flop=_hardware_flop(played.ranks, lowered),
-        peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.dtype] * plan.ranks,
+        peak_flop_per_s=cluster.accelerator.peak_flop_per_s[lowered.numbers.product_dtype] * plan.ranks,
         energy=energy,
         power=step_power(cluster, played.ranks, job.segments, energy, played.step_s),
         clock_hz=mean_clock_hz(played.ranks, job.segments),

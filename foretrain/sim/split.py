@@ -26,17 +26,27 @@ def _held_bytes(op: Op, layout: Layout) -> float:
     if isinstance(op, Embedding) and kernels:
         # Its input is the batch itself.
         return layout.rows(op.tokens) * op.width * layout.element_bytes
-    return sum(_operands(kernel, op, layout) for kernel in kernels) * layout.element_bytes
+    return sum(_operands_bytes(kernel, op, layout) for kernel in kernels)
 
 
-def _operands(kernel: Kernel, op: Op, layout: Layout) -> float:
-    """Return the elements that a kernel reads which forward or backward made; a sum for a bias reads what the product reads."""
+def _operands_bytes(kernel: Kernel, op: Op, layout: Layout) -> float:
+    """Return the bytes that a kernel reads which forward or backward made; a sum for a bias reads what the product reads."""
     if kernel.convolution is not None:
         shape = kernel.convolution
-        return float(shape.samples * (shape.in_channels * prod(shape.in_size) + shape.out_channels * prod(shape.out_size)))
+        ins, outs = shape.in_channels * prod(shape.in_size), shape.out_channels * prod(shape.out_size)
+        return float(shape.samples * (ins + outs)) * layout.element_bytes
     if kernel.gemm is None:
         return 0.0
     product = kernel.gemm
     # The input of columns is kept as sequence parallelism cuts it, and gathered again.
     cut = layout.sequence_cut if isinstance(op, Linear) and op.cut == "column" else 1
-    return product.batch * product.k * (product.m + product.n / cut)
+    gradient, entry = _element_bytes(op, layout)
+    return product.batch * product.k * (product.m * gradient + product.n / cut * entry)
+
+
+def _element_bytes(op: Op, layout: Layout) -> tuple[float, float]:
+    """Return the bytes of an element of a product's kept gradient, and of its kept input: in few bits where they were cast before."""
+    casts = op.casts if isinstance(op, Linear) else None
+    if casts is None:
+        return layout.element_bytes, layout.element_bytes
+    return casts.element_bytes, layout.element_bytes if casts.saved_bytes is None else casts.saved_bytes

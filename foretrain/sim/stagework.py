@@ -12,12 +12,16 @@ from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.inline import host_leg
-from foretrain.sim.optimizer import optimizer_kernel
+from foretrain.sim.offload import host_update
+from foretrain.sim.offload_parts import offloaded
+from foretrain.sim.optimizer import optimizer_kernels
+from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BACKWARD, FORWARD, INPUT, WEIGHT, BlockPass, Passes
 from foretrain.sim.placement import Span
 from foretrain.sim.plan import Plan
 from foretrain.sim.program import COMPUTE, Instruction
-from foretrain.sim.segment import CONTEXT, OPTIMIZER, TENSOR, Leg, Segment, merged
+from foretrain.sim.replication import SERVER
+from foretrain.sim.segment import CONTEXT, OPTIMIZER, TENSOR, Leg, Segment, joined, merged
 from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
@@ -56,22 +60,60 @@ class StageWork:
     def optimizer(self) -> tuple[Instruction, ...]:
         """Return the optimizer step, and what the host adds once per step."""
         context = self.context
-        kernel = optimizer_kernel(self.state, context.numbers, context.placement.recipe, context.software)
-        key = (id(self.passes), kernel)
+        placement = context.placement
+        if "optimizer" in offloaded(placement.plan.offload) or placement.plan.replication == SERVER:
+            return self._on_the_host()
+        kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
+        key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
         if key not in context.played:
-            context.played[key] = (Instruction(COMPUTE, self._step(kernel)),)
+            context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]
 
-    def _step(self, kernel: Kernel) -> Segment:
+    def _on_the_host(self) -> tuple[Instruction, ...]:
+        """Return the optimizer step on the CPUs, and the parameters coming back."""
+        context, placement = self.context, self.context.placement
+        update = host_update(self.state.updated, context.numbers, placement.plan, placement.cluster)
+        key = (id(self.passes), update)
+        if key not in context.played:
+            operation = context.governor.operation(lambda _point: drawn(()))
+            seconds = {
+                "optimizer on the host": update.update_s, "parameters from the host": update.return_s,
+                "step overhead": context.software.host.step_s,
+            }  # fmt: skip
+            legs = [host_leg(name, value) for name, value in seconds.items()]
+            exchanged = optimizer_exchanges(placement, self.stage, self.state, self.passes, context.numbers)
+            context.played[key] = (Instruction(COMPUTE, self._segment("optimizer", ((*exchanged, *legs),), operation)),)
+        return context.played[key]
+
+    def waiting(self, name: str, seconds: float) -> tuple[Instruction, ...]:
+        """Return time that the device waits for the host as an instruction."""
         context = self.context
-        operation = context.governor.operation(lambda point: drawn((self.passes.at(point).compute_leg(kernel),)))
-        leg = self.passes.at(operation.point).compute_leg(kernel)
-        leg = Leg(
-            name="optimizer", device_s=leg.device_s, lead_s=leg.lead_s, launch_s=leg.launch_s,
-            class_s={OPTIMIZER: leg.device_s}, joules=leg.joules,
-        )  # fmt: skip
+        key = (id(self.passes), name, seconds)
+        if key not in context.played:
+            operation = context.governor.operation(lambda _point: drawn(()))
+            context.played[key] = (Instruction(COMPUTE, self._segment(name, ((host_leg(name, seconds),),), operation)),)
+        return context.played[key]
+
+    def beside(self, name: str, kernels: tuple[Kernel, ...]) -> tuple[Instruction, ...]:
+        """Return kernels that belong to no pass as an instruction; nothing where there are none."""
+        context = self.context
+        if not kernels:
+            return ()
+        key = (id(self.passes), name, kernels)
+        if key not in context.played:
+            operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
+            legs = tuple(map(self.passes.at(operation.point).compute_leg, kernels))
+            context.played[key] = (Instruction(COMPUTE, self._segment(name, (legs,), operation)),)
+        return context.played[key]
+
+    def _step(self, kernels: tuple[Kernel, ...]) -> Segment:
+        context = self.context
+        operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
+        leg = joined([self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels], "optimizer")
+        leg = replace(leg, class_s={OPTIMIZER: leg.device_s})
         step = host_leg("step overhead", context.software.host.step_s)
-        return self._segment("optimizer", ((leg, step),), operation)
+        exchanged = optimizer_exchanges(context.placement, self.stage, self.state, self.passes, context.numbers)
+        return self._segment("optimizer", ((*exchanged, leg, step),), operation)
 
     def _operation(self, direction: str, chunk: int, *, apart: bool) -> tuple[Operation, Passes]:
         """Return how the passes of a chunk in one direction are run; averaged with the others where the controller's window holds all.

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
+from foretrain.errors import PlanError
 from foretrain.models.model import Block
+from foretrain.sim.compression import compression_of
+from foretrain.sim.low_precision import cast_parameters, casts_of
+from foretrain.sim.matrices import Weight, state_difference, weights
+from foretrain.sim.offload_parts import offloaded
+from foretrain.sim.optimizer_rules import RULES
 from foretrain.sim.placement import Placement
 from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
+from foretrain.sim.recompute import recomputation
+from foretrain.sim.recompute_share import CLASSES, recompute_share
+from foretrain.sim.replication import DILOCO, SERVER
 
 FP32_BYTES = 4.0
 
@@ -18,13 +28,18 @@ class Unit:
 
     block: Block
     layer: bool
+    """Whether the recompute policy applies: to layers, and of them to those that the plan names."""
     parameters: float
     """Held by one tensor-parallel rank."""
     trained: float
     """Those of them that are not frozen: they have gradients and optimizer state."""
+    gather_bytes: float
+    """On the wire when its parameters are gathered, and resident while they are whole."""
     experts: float = 0.0
     """Those of `parameters` that expert parallelism spreads: fewer ranks hold the same ones."""
     experts_trained: float = 0.0
+    experts_gather_bytes: float = 0.0
+    """Of `gather_bytes`."""
     deferred: bool = False
     """The gradients of its weights run at the end of the step."""
 
@@ -39,11 +54,19 @@ class StageState:
     trained: float
     parameter_bytes: float
     gradient_bytes: float
+    residual_bytes: float
+    """Of gradients that compression has not sent."""
     optimizer_bytes: float
     experts_trained: float
     """Those of `trained` that expert parallelism spreads."""
     updated: float
     """Parameters that this rank's optimizer updates."""
+    weights: Counter[Weight]
+    """Its trained matrices, as tensor parallelism cuts them."""
+    state_difference: float
+    """Bytes of the optimizer's state that matrices keep beside what loose parameters would."""
+    cast_bytes: float
+    """Moved once a step to cast the weights that are kept in few bits for all its micro-batches."""
 
 
 def block_parameters(block: Block, tp: int, ep: int = 1) -> float:
@@ -71,13 +94,18 @@ def sharded_bytes(block: Block, ranks: int) -> float:
 
 def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
     """Return the units and the resident bytes of one rank of every stage."""
-    layers = {id(block): _unit(block, placement.plan, layer=True) for block, _ in placement.model.layers}
+    _check_recomputed(placement)
+    layers = {
+        (id(block), again): _unit(block, placement.plan, numbers, layer=again)
+        for block, _ in placement.model.layers
+        for again in (False, True)
+    }
     return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
 
 
-def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[int, Unit]) -> StageState:
+def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
     plan = placement.plan
-    units = tuple(_chunk_units(placement, stage, chunk, layers) for chunk in range(placement.chunks))
+    units = tuple(_chunk_units(placement, numbers, stage, chunk, layers) for chunk in range(placement.chunks))
     parameters = sum(unit.parameters for chunk in units for unit in chunk)
     trained = sum(unit.trained for chunk in units for unit in chunk)
     state = numbers.state
@@ -85,19 +113,67 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     experts = sum(unit.experts for chunk in units for unit in chunk)
     experts_trained = sum(unit.experts_trained for chunk in units for unit in chunk)
     # Fewer ranks hold the same experts, so fewer share one copy of their state.
-    updated = (trained - experts_trained) / plan.shards + experts_trained / plan.expert_shards
-    whole = plan.zero != 3  # every rank keeps what it computes with
-    kept, kept_trained = (parameters, trained) if whole else ((parameters - experts) / plan.shards + experts / plan.expert_shards, updated)
+    updated = _shard(plan, trained, experts_trained)
+    # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
+    rests = plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes)
+    kept, kept_trained = (_shard(plan, parameters, experts), updated) if rests else (parameters, trained)
+    cast_bytes, copies = _few_bits(units, plan.tp)
+    layers_of = {id(block) for block, _ in placement.model.layers}
+    matrices = weights(((unit.block, id(unit.block) in layers_of) for chunk in units for unit in chunk), plan.tp)
+    difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
+    away = offloaded(plan.offload)
+    resident = kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers)
     return StageState(
         units=units,
         parameters=parameters,
         trained=trained,
         experts_trained=experts_trained,
-        parameter_bytes=kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers) + spread,
-        gradient_bytes=kept_trained * state.gradient_bytes,
-        optimizer_bytes=updated * (state.master_bytes + numbers.optimizer_bytes),
+        parameter_bytes=(0.0 if "parameters" in away else resident) + spread + copies,
+        gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes, updated * state.gradient_bytes),
+        residual_bytes=_residual_bytes(plan, trained),
+        optimizer_bytes=_optimizer_bytes(plan, updated * (state.master_bytes + numbers.optimizer_bytes) + difference, trained),
         updated=updated,
+        cast_bytes=cast_bytes,
+        weights=matrices,
+        state_difference=difference,
     )
+
+
+def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, float]:
+    """Return the bytes moved once a step to cast weights, and those that both copies of the cast ones take until the next."""
+    moved = copies = 0.0
+    for unit in (unit for chunk in units for unit in chunk):
+        casts = casts_of(unit.block)
+        if casts is not None and casts.weights_a_step.launches:
+            weights = cast_parameters(unit.block, tp)
+            moved += weights * casts.weights_a_step.moved_bytes
+            copies += weights * 2 * casts.element_bytes
+    return moved, copies
+
+
+def _optimizer_bytes(plan: Plan, own: float, trained: float) -> float:
+    """Return what the optimizer keeps on the device: nothing where hosts step; DiLoCo also the last weights and an outer momentum."""
+    if "optimizer" in offloaded(plan.offload) or plan.replication == SERVER:
+        return 0.0
+    return own + (2 * FP32_BYTES * trained if plan.replication == DILOCO else 0.0)
+
+
+def _shard(plan: Plan, parameters: float, experts: float) -> float:
+    """Return what one rank holds of parameters that are sharded, `experts` among them over the ranks that hold the same ones."""
+    return (parameters - experts) / plan.shards + experts / plan.expert_shards
+
+
+def _gradient_bytes(plan: Plan, whole: float, shard: float) -> float:
+    """Return what gradients take between passes: a shard where they are sharded, nothing of it where it goes to the host."""
+    if plan.zero < 2:
+        return whole
+    return 0.0 if "optimizer" in offloaded(plan.offload) else shard
+
+
+def _residual_bytes(plan: Plan, trained: float) -> float:
+    """Return what compression keeps of gradients that it did not send."""
+    compression = compression_of(plan.gradient_compression)
+    return trained * FP32_BYTES if compression is not None and compression.residual else 0.0
 
 
 def _frozen_bytes(numbers: Numbers) -> float:
@@ -105,18 +181,46 @@ def _frozen_bytes(numbers: Numbers) -> float:
     return numbers.state.parameter_bytes or numbers.element_bytes
 
 
-def _chunk_units(placement: Placement, stage: int, chunk: int, layers: dict[int, Unit]) -> tuple[Unit, ...]:
+def _chunk_units(
+    placement: Placement, numbers: Numbers, stage: int, chunk: int, layers: dict[tuple[int, bool], Unit]
+) -> tuple[Unit, ...]:
     """Return the units of one model chunk: the ends of the model where they sit, and its layers."""
     plan, model = placement.plan, placement.model
     index, last = placement.part(stage, chunk), len(placement.chunk_layers) - 1
-    units = [layers[id(block)] for block in placement.chunk_layers[index]]
+    first = sum(map(len, placement.chunk_layers[:index]))
+    units = [layers[id(block), _again(plan, number, first + number)] for number, block in enumerate(placement.chunk_layers[index])]
     if index == 0:
-        units = [_unit(block, plan, layer=False) for block in model.prologue] + units
+        units = [_unit(block, plan, numbers, layer=False) for block in model.prologue] + units
     if index == last:
-        ends = [replace(_unit(block, plan, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
+        ends = [replace(_unit(block, plan, numbers, layer=False), deferred=plan.defer_embedding_wgrad) for block in model.epilogue]
         together = any(placement.part(stage, other) == 0 for other in range(placement.chunks))
         units += _untied(ends, model.tied_parameters / plan.tp, trained=model.tied_trained) if together else ends
     return tuple(units)
+
+
+def _again(plan: Plan, in_chunk: int, in_model: int) -> bool:
+    """Return whether a layer is one of those that the plan recomputes: the first of a chunk, or every n-th of the model."""
+    if plan.recompute_layers is not None:
+        return in_chunk < plan.recompute_layers
+    return recompute_share(plan.recompute).applies(in_model)
+
+
+def _check_recomputed(placement: Placement) -> None:
+    """Refuse shares of the layers that hold none of them, or more than there are."""
+    plan, layers = placement.plan, max(map(len, placement.chunk_layers))
+    if plan.recompute_layers is not None and plan.recompute_layers > layers:
+        raise PlanError(f"recompute_layers={plan.recompute_layers}, but a model chunk holds {layers} layers; use 1 to {layers}, or none")
+    _check_class(placement)
+    share, depth = recompute_share(plan.recompute), placement.model.depth
+    if share.every > depth:
+        raise PlanError(f"recompute={plan.recompute} is for no layer of the {depth} of {placement.model.name}; use :1 to :{depth}")
+
+
+def _check_class(placement: Placement) -> None:
+    """Refuse a class of ops that no layer has."""
+    model, policy = placement.model, recompute_share(placement.plan.recompute).policy
+    if policy in CLASSES and not any(recomputation(policy, "core_attention").again(block.steps) for block, _ in model.layers):
+        raise PlanError(f"recompute={policy}, but no layer of {model.name} has {policy} that could run again; use recompute full or none")
 
 
 def _untied(units: list[Unit], tied: float, *, trained: bool) -> list[Unit]:
@@ -125,14 +229,19 @@ def _untied(units: list[Unit], tied: float, *, trained: bool) -> list[Unit]:
     for unit in units:
         shared = min(unit.parameters, tied)
         tied -= shared
-        result.append(replace(unit, parameters=unit.parameters - shared, trained=unit.trained - (shared if trained else 0.0)))
+        left = unit.parameters - shared
+        gathered = unit.gather_bytes * left / unit.parameters if unit.parameters else 0.0
+        result.append(replace(unit, parameters=left, trained=unit.trained - (shared if trained else 0.0), gather_bytes=gathered))
     return result
 
 
-def _unit(block: Block, plan: Plan, *, layer: bool) -> Unit:
+def _unit(block: Block, plan: Plan, numbers: Numbers, *, layer: bool) -> Unit:
     tp, ep = plan.tp, plan.ep
     experts, experts_trained = expert_parameters(block, tp, ep)
+    parameters, few = block_parameters(block, tp, ep), cast_parameters(block, tp)
+    gather = numbers.state.gather_bytes
     return Unit(
-        block=block, layer=layer, parameters=block_parameters(block, tp, ep), trained=trained_parameters(block, tp, ep),
-        experts=experts, experts_trained=experts_trained,
+        block=block, layer=layer, parameters=parameters, trained=trained_parameters(block, tp, ep),
+        gather_bytes=(parameters - few) * gather + few * numbers.gather_bytes, experts=experts, experts_trained=experts_trained,
+        experts_gather_bytes=experts * gather,
     )  # fmt: skip

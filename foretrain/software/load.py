@@ -81,6 +81,8 @@ def _software(path: Path) -> Software:
         channels_last=file.channels_last,
         winograd=file.winograd,
         wide=frozenset(file.wide),
+        fp8_scaling=file.fp8_scaling,
+        fp8_gather=file.fp8_gather,
         assumed=assumed(tree.data, file),
     )
 

@@ -36,6 +36,10 @@ class Overlap:
     gradient_bucket_bytes: float
     expert_exchange: bool = False
     """Tokens travel to the experts and back beside the products of the experts that every token sees (shared experts)."""
+    cycle_s: float = 0.0
+    """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
+    first_bucket_bytes: float = 0.0
+    """Of the first bucket that backward fills (0: as the others); PyTorch's DDP reduces a small one early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class HostCost:
     step_s: float
     """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
     microbatch_s: float
+    input_overlapped: bool = True
+    """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
 
 
@@ -87,6 +93,10 @@ class Software:
     """Share of allocated memory that the allocator reserves beyond it."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
+    fp8_scaling: str = "delayed"
+    """What training in fp8 means: `delayed` or `block` (Transformer Engine), `tensorwise` or `rowwise` (torchao)."""
+    fp8_gather: bool = False
+    """Sharded parameters are cast to fp8 before they are gathered, where their scales are per tensor (torchtitan)."""
     winograd: bool = True
     """Its library has Winograd's algorithm for convolutions (cuDNN 5 and later)."""
     wide: frozenset[str] = frozenset()

@@ -33,6 +33,8 @@ class OverlapFile(Strict):
     tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
     expert_exchange: bool = False
+    first_bucket_bytes: Number = 0.0
+    cycle_s: Number = 0.0
 
 
 class HostFile(Strict):
@@ -44,6 +46,7 @@ class HostFile(Strict):
     blocking: bool
     step_s: Number
     microbatch_s: Number
+    input_overlapped: bool = True
 
 
 class SoftwareFile(ProfileFile):
@@ -65,6 +68,8 @@ class SoftwareFile(ProfileFile):
     channels_last: bool = False
     winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]
+    fp8_scaling: one_of(*words_of("fp8_scaling")) = "delayed"  # type: ignore[valid-type]
+    fp8_gather: bool = False
 
     @model_validator(mode="after")
     def _some_kernel_for_every_accelerator(self) -> Self:

@@ -18,6 +18,8 @@ _STAGE_0 = r"ZeRO-?0|\bnone\b|\bDDP\b|\bDP\b|data[- ]parallel|replicated|^-$"
 UNEVEN_REMAT = re.compile(r"every|n-th|\bnth\b|2nd|\d+ (of )?(the )?(\d+ )?(layers|blocks)|partial|num.layers", re.IGNORECASE)
 """Recomputation of some of the layers only."""
 
+_NTH = re.compile(r"every (\d+)(?:st|nd|rd|th)? (?:layer|block)", re.IGNORECASE)
+
 
 def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int | None, tuple[str, ...]]:
     """Return ZeRO stage, ranks that share one copy (None: all of dp) and what had to be assumed.
@@ -26,8 +28,6 @@ def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int
         PlanError: where the words mean something that is not simulated, or nothing.
     """
     words = text(row, "zero_or_fsdp")
-    if re.search("offload", words, re.IGNORECASE):
-        raise PlanError(f"{words!r}: offload to the host is not simulated in this release")
     if dp == 1 and not words:
         return 0, None, ()
     zero = _stage(words)
@@ -35,14 +35,29 @@ def sharding(row: Row, *, dp: int, per_node: int, slices: int) -> tuple[int, int
     return zero, _shared(words, zero=zero, dp=dp, per_node=per_node, slices=slices), assumed
 
 
+def offload(row: Row) -> str | None:
+    """Return the parts that lie in the host's memory.
+
+    Raises:
+        PlanError: where a row says that something does and not what.
+    """
+    words = f"{text(row, 'zero_or_fsdp')} {text(row, 'optimizer')}"
+    if not re.search("offload", words, re.IGNORECASE):
+        return None
+    whole = re.search("full offload", words, re.IGNORECASE)
+    optimizer = whole or re.search(r"opt(imizer)? offload", words, re.IGNORECASE)
+    parameters = whole or re.search(r"param(eter)?s? offload", words, re.IGNORECASE)
+    if not (optimizer or parameters):
+        raise PlanError(f"{words.strip()!r}: what is offloaded to the host is not stated; optimizer, parameters or full is expected")
+    return ",".join(["optimizer"] * bool(optimizer) + ["parameters"] * bool(parameters))
+
+
 def _stage(words: str) -> int:
-    if re.search(_STAGE_2, words, re.IGNORECASE):
-        raise PlanError(f"{words!r}: sharding of gradients and optimizer without parameters (ZeRO-2) is not simulated in this release")
-    for stage, pattern in ((3, _STAGE_3), (1, _STAGE_1), (0, _STAGE_0)):
+    for stage, pattern in ((2, _STAGE_2), (3, _STAGE_3), (1, _STAGE_1), (0, _STAGE_0)):
         if re.search(pattern, words, re.IGNORECASE):
             return stage
     if words:
-        raise PlanError(f"how the state is sharded is {words!r}; ZeRO-0, 1 or 3, FSDP, DDP or none is expected")
+        raise PlanError(f"how the state is sharded is {words!r}; ZeRO-0 to 3, FSDP, DDP or none is expected")
     raise PlanError("how the state is sharded is not given (zero_or_fsdp is empty)")
 
 
@@ -69,6 +84,10 @@ def recomputation(row: Row) -> tuple[str, tuple[str, ...]]:
         PlanError: where it is not given, or covers a share of the layers.
     """
     words, kind = text(row, "recompute"), text(row, "recompute_class")
+    nth = _NTH.search(words)
+    if nth and kind in ("selective", "full"):
+        # torchtitan's `selective` with a number checkpoints every n-th layer whole.
+        return f"full:{nth.group(1)}", ()
     if UNEVEN_REMAT.search(words):
         raise PlanError(f"recompute {words!r}: recomputing a share of the layers is not simulated in this release")
     if kind == "custom" and re.search("offload", words, re.IGNORECASE):

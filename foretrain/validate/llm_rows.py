@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foretrain.errors import ForetrainError, ProfileError, RecipeError
+from foretrain.errors import ForetrainError, RecipeError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Model
 from foretrain.sim.plan import Plan
@@ -122,7 +122,7 @@ def _plan(row: Row, degrees: layouts.Degrees, *, model: Model, cluster: Cluster,
     mode, said_of_mode = layouts.context_mode(row, degrees.cp)
     plan = Plan(
         dp=dp, tp=tp, pp=pp, cp=degrees.cp, cp_mode=mode, ep=degrees.ep,
-        vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute,
+        vpp=vpp, zero=zero, shard=shard, micro_batch=micro, recompute=recompute, offload=layouts.offload(row),
         sequence_parallel=text(row, "sequence_parallel") == "y" and tp > 1,
         schedule=InterleavedOneForwardOneBackward() if vpp > 1 else OneForwardOneBackward(),
     )  # fmt: skip
@@ -136,13 +136,21 @@ def _unsaid(row: Row, tp: int) -> tuple[str, ...]:
 
 
 _PRECISIONS = (
-    (r"fp8|float8|fp4|mxfp|nvfp|int8", ""),
+    (r"int8", ""),
+    (r"mxfp8", "mxfp8"),
+    (r"nvfp4", "nvfp4"),
+    (r"mxfp|fp4", ""),
+    (r"delayed", "fp8-delayed"),
+    (r"tensor-?wise", "fp8-tensorwise"),
+    (r"row-?wise", "fp8-rowwise"),
+    (r"\bte\b.*fp8|fp8.*\bTE\b", "fp8-delayed"),
+    (r"fp8|float8", "fp8"),
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|float16|\bhalf\b|\bamp\b", "fp16"),
     (r"tf32", "tf32"),
     (r"fp32|float32", "fp32"),
 )
-_OPTIMIZERS = ((r"adamw|lion", "adamw"), (r"adam", "adam"), (r"momentum", "momentum"), (r"\bsgd\b", "sgd"))
+_OPTIMIZERS = ((r"\blamb\b", "lamb"), (r"adamw|lion", "adamw"), (r"adam", "adam"), (r"momentum", "momentum"), (r"\bsgd\b", "sgd"))
 
 
 def _recipe(row: Row) -> tuple[Recipe, tuple[str, ...]]:
@@ -162,14 +170,12 @@ def _precision(words: str) -> str:
     for pattern, name in _PRECISIONS:
         if re.search(pattern, words, re.IGNORECASE):
             if not name:
-                raise RecipeError(f"precision {words!r}: training in 8 bits and fewer is not simulated in this release")
+                raise RecipeError(f"precision {words!r}: training in this format is not simulated in this release")
             return name
-    raise RecipeError(f"precision {words!r} is unknown; fp32, tf32, fp16 or bf16 is expected")
+    raise RecipeError(f"precision {words!r} is unknown; fp32, tf32, fp16, bf16 or fp8 is expected")
 
 
 def _optimizer(words: str) -> tuple[str, tuple[str, ...]]:
-    if re.search("offload", words, re.IGNORECASE):
-        raise ProfileError(f"optimizer {words!r}: offload to the host is not simulated in this release")
     for pattern, name in _OPTIMIZERS:
         if re.search(pattern, words, re.IGNORECASE):
             return name, ()

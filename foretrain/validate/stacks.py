@@ -124,11 +124,13 @@ def _bucketed(software: Software, sharding: str) -> Software:
 
 
 def _reduced(software: Software, precision: str) -> Software:
-    """Return the profile with the bytes per element on the wire that Composer's mixed-precision mode sets.
+    """Return the profile with the bytes per element on the wire that Composer's mode sets, and the gather in fp8 that a row spells out.
 
     Source: MosaicML Composer 0.19.1, `composer/trainer/mosaic_fsdp_utils.py`, `get_mixed_precision`: PURE gathers and reduces in
     the low precision, DEFAULT reduces in fp32, FULL does both in fp32.
     """
+    if re.search(r"fp8 all-?gather", precision):
+        software = replace(software, fp8_gather=True)
     mode = re.search(r"mixed_precision=(PURE|DEFAULT|FULL)", precision)
     if mode is None:
         return software

@@ -84,7 +84,7 @@ def cases(draw: st.DrawFn, *, overlap: bool | None = None, dp: tuple[int, ...] =
     vpp = draw(st.sampled_from((1, 2))) if schedule.name in LOOPING and pp > 1 else 2 if schedule.name in BENT else 1
     fewest = rounds(schedule)
     microbatches = draw(st.integers(fewest, max(fewest, most_microbatches // pp))) * pp
-    zero = draw(st.sampled_from((0, 1, 3)))
+    zero = draw(st.sampled_from((0, 1, 2, 3)))
     shard = draw(st.sampled_from([d for d in (1, 2, 4) if replicas % d == 0])) if zero and draw(st.booleans()) else None
     micro_batch = draw(st.sampled_from((1, 2)))
     plan = Plan(
@@ -111,7 +111,7 @@ def irregular(draw: st.DrawFn) -> Case:
     tp, pp, replicas = draw(st.sampled_from(((3, 2, 3), (3, 4, 5), (1, 2, 5), (2, 3, 3), (6, 2, 4), (1, 4, 3), (5, 2, 7))))
     microbatches = draw(st.integers(1, 8))
     software = load_software(draw(st.sampled_from(SOFTWARE)))
-    plan = Plan(dp=replicas, tp=tp, pp=pp, zero=draw(st.sampled_from((0, 1, 3))), schedule=draw(st.sampled_from((ONE_F_ONE_B, GPIPE))))
+    plan = Plan(dp=replicas, tp=tp, pp=pp, zero=draw(st.sampled_from((0, 1, 2, 3))), schedule=draw(st.sampled_from((ONE_F_ONE_B, GPIPE))))
     model = gpt(layers=pp * draw(st.integers(1, 3)), hidden=tp * 256, heads=4 * tp, vocab=tp * 4096, seq_len=128)
     return Case(
         model=model, cluster=load_cluster(f"dgx-a100-80gb:{-(-plan.ranks // 8)}"), plan=plan,

@@ -97,7 +97,7 @@ def test_layers_are_cut_evenly_or_with_the_ends_counted() -> None:
         ({"pp": 3}, r"pp=3 × vpp=1 does not divide the 8 layers of hand model; use pp of 1, 2, 4, 8"),
         ({"dp": 4, "batch": 6}, r"global batch 6 is not a multiple of dp=4 × micro-batch 1; use 4 or 8"),
         ({"dp": 4, "zero": 1, "shard": 3}, r"shard=3 does not divide dp=4; use one of 1, 2, 4"),
-        ({"dp": 4, "shard": 2}, r"shard=2 needs something to shard, but zero=0; use zero 1 or 3"),
+        ({"dp": 4, "shard": 2}, r"shard=2 needs something to shard, but zero=0; use zero 1, 2 or 3"),
         ({"sequence_parallel": True}, r"sequence_parallel cuts along the tensor-parallel group, but tp=1; raise tp or leave it off"),
     ],
 )

@@ -19,6 +19,9 @@ from foretrain.validate import layouts
         ("ZeRO-1 in groups of 8 DP ranks", 1, 8),
         ("Megatron distributed optimizer (ZeRO-1)", 1, None),
         ("DDP (760M/1.3B/2.7B configs set a distributed-optimizer strategy)", 1, None),
+        ("FSDP SHARD_GRAD_OP", 2, None),
+        ("ZeRO-2 style grad+opt sharding", 2, None),
+        ("FSDP (optimizer+grad sharded, params not resharded after fwd)", 2, None),
         ("FSDP FULL_SHARD", 3, None),
         ("FSDP2 (ZeRO-3) shard=8", 3, 8),
         ("FSDP2 (ZeRO-3) shard=64", 3, None),
@@ -33,6 +36,23 @@ def test_the_words_for_sharding_give_stage_and_group(words: str, zero: int, shar
     assert layouts.sharding({"zero_or_fsdp": words}, dp=64, per_node=8, slices=1)[:2] == (zero, shard)
 
 
+@pytest.mark.parametrize(
+    ("words", "optimizer", "parts"),
+    [
+        ("ZeRO-3", "Adam", None),
+        ("ZeRO-3 + full offload", "Adam", "optimizer,parameters"),
+        ("ZeRO-3 +opt offload", "Adam", "optimizer"),
+        ("ZeRO-3 +opt offload +param offload", "Adam", "optimizer,parameters"),
+        ("ZeRO-3 + offload", "Adam (CPU/optimizer offload)", "optimizer"),
+    ],
+)
+def test_the_words_for_offload_give_its_parts(words: str, optimizer: str, parts: str | None) -> None:
+    """From both columns; without the part, refused."""
+    assert layouts.offload({"zero_or_fsdp": words, "optimizer": optimizer}) == parts
+    with pytest.raises(PlanError, match="what is offloaded"):
+        layouts.offload({"zero_or_fsdp": "ZeRO-3 + offload", "optimizer": "Adam"})
+
+
 def test_tpu_slices_shard_within_a_slice() -> None:
     """`ici=-1` takes what a slice holds; the data-centre network replicates."""
     row = {"zero_or_fsdp": "FSDP ici=-1, DCN data parallel x2"}
@@ -40,10 +60,10 @@ def test_tpu_slices_shard_within_a_slice() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["FSDP SHARD_GRAD_OP", "ZeRO-2 style grad+opt sharding", "ZeRO-3 + full offload", "", "weights over mail"]
+    "words", ["", "weights over mail"]
 )
 def test_what_is_not_simulated_is_refused(words: str) -> None:
-    """ZeRO-2, offload, silence and nonsense are refused, each with its words."""
+    """Silence and nonsense are refused, each with its words."""
     with pytest.raises(PlanError, match=r"not simulated|not given|is expected"):
         layouts.sharding({"zero_or_fsdp": words}, dp=8, per_node=8, slices=1)
 
@@ -59,6 +79,7 @@ def test_groups_no_smaller_than_dp_are_all_of_it() -> None:
         ("none", "none", "none", 0),
         ("full", "full", "full", 0),
         ("selective", "selective", "selective", 0),
+        ("selective (every 2nd layer)", "selective", "full:2", 0),
         ("selective (per-op SAC)", "selective", "selective", 1),
         ("maxtext remat_policy=qkv_proj_offloaded", "custom", "full", 1),
     ],
@@ -69,7 +90,7 @@ def test_recomputation_is_read(words: str, kind: str, simulated: str, assumption
     assert (found, len(assumed)) == (simulated, assumptions)
 
 
-@pytest.mark.parametrize(("words", "kind"), [("selective (every 2nd layer)", "selective"), ("", ""), ("some policy", "custom")])
+@pytest.mark.parametrize(("words", "kind"), [("selective (every n-th block)", "selective"), ("", ""), ("some policy", "custom")])
 def test_recomputing_some_layers_or_nobody_knows_what_is_refused(words: str, kind: str) -> None:
     """A share of the layers is no class; silence is no answer."""
     with pytest.raises(PlanError, match="recompu"):

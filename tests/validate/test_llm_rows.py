@@ -72,7 +72,7 @@ def test_most_complete_core_configurations_become_jobs() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"precision": "float8"}, "8 bits"),
+        ({"precision": "int8"}, "this format"),
         ({"precision": ""}, "precision is not given"),
         ({"micro_batch_seqs": ""}, "micro-batch is not given"),
         ({"micro_batch_seqs": "1.5"}, "whole number"),
@@ -90,9 +90,9 @@ def test_most_complete_core_configurations_become_jobs() -> None:
         ({"arch_family": "t5"}, "decoder-only"),
         ({"arch_family": "perceptron", "model": "one layer"}, "none that is simulated"),
         ({"model": "Llama2-7B [LoRA]"}, "LoRA"),
-        ({"optimizer": "Adam (CPU offload)"}, "offload"),
+        ({"optimizer": "Adam (CPU offload)"}, "what is offloaded"),
         ({"accelerator": "WSE-2"}, "no accelerator of the library"),
-        ({"recompute": "selective (every 2nd layer)"}, "share of the layers"),
+        ({"recompute": "selective (every n-th block)"}, "share of the layers"),
     ],
 )
 def test_a_row_that_cannot_be_simulated_says_why(changes: dict[str, str], words: str) -> None:

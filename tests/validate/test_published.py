@@ -13,7 +13,10 @@ from foretrain.validate.llm_labels import layout_kind
 from foretrain.validate.published import COLUMNS, format_summary, validate_published
 from foretrain.validate.runs_file import read_runs
 
-IDS = ("megatron-sc21-0003", "torchtitan-0001", "internevo-0001", "nemo2407-0001", "vtrain-multi-0002", "maxtext-0001", "fsdp-vldb-0001")
+IDS = (
+    "megatron-sc21-0003", "torchtitan-0001", "internevo-0001", "nemo2407-0001", "nemo2407-0013",
+    "vtrain-multi-0002", "maxtext-0001", "fsdp-vldb-0001",
+)  # fmt: skip
 LINES = {line.cells["id"]: line.cells for line in read_runs(None).lines}
 
 
@@ -45,8 +48,8 @@ def test_every_row_appears_in_order_with_a_prediction_or_a_reason(tmp_path: Path
         if line["error_pct"]:
             expected = 100 * (float(line["predicted"]) / float(line["measured"]) - 1)
             assert float(line["error_pct"]) == pytest.approx(expected, abs=0.01)
-    assert (summary["rows"], summary["rows_simulated"]) == (7, 6)
-    assert done[-1] == (7, 7)
+    assert (summary["rows"], summary["rows_simulated"]) == (8, 7)
+    assert done[-1] == (8, 8)
 
 
 def test_predictions_are_of_the_right_size(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_faulty_rows_keep_their_place_and_their_reason(tmp_path: Path) -> None:
 
 def test_a_file_of_refusals_has_a_summary_and_a_picture(tmp_path: Path) -> None:
     """Nothing predicted is an answer, too."""
-    runs = write_runs(tmp_path / "runs.csv", [LINES["nemo2407-0001"]])
+    runs = write_runs(tmp_path / "runs.csv", [LINES["nemo2407-0013"]])
     assert validate_published(runs, tmp_path / "out")["rows_simulated"] == 0
     assert (tmp_path / "out" / "errors.png").exists()
 

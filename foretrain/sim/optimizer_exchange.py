@@ -1,0 +1,66 @@
+"""What ranks tell each other around an optimizer step: the norm that clips gradients, and matrices that are cut or sharded."""
+
+from __future__ import annotations
+
+from foretrain.errors import PlanError
+from foretrain.sim.matrices import hidden_elements
+from foretrain.sim.optimizer_rules import FP32_BYTES, RULES
+from foretrain.sim.passes import Passes
+from foretrain.sim.placement import Placement, Span, span
+from foretrain.sim.plan import Plan
+from foretrain.sim.precision import Numbers
+from foretrain.sim.recipe import Recipe
+from foretrain.sim.segment import DATA, Leg
+from foretrain.sim.state import StageState
+
+
+def optimizer_exchanges(placement: Placement, stage: int, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
+    """Return the collectives before the update, each waited for."""
+    return (*_norm(placement, stage, passes), *_whole_matrices(placement, stage, state, passes, numbers))
+
+
+def check_clip(plan: Plan, recipe: Recipe) -> None:
+    """Refuse the exchange of a norm that every rank knows.
+
+    Raises:
+        PlanError: names what would make it needed.
+    """
+    if recipe.clip == "global" and plan.shards * plan.tp * plan.pp == 1:
+        raise PlanError(
+            "clip=global exchanges the norm of gradients that are cut, but every rank has them whole (zero, tp and pp); "
+            "leave it out, or use clip none to do without the norm"
+        )
+
+
+def _norm(placement: Placement, stage: int, passes: Passes) -> tuple[Leg, ...]:
+    """Return the all-reduces of the squared norm: over the ranks that hold different gradients, dimension by dimension.
+
+    **Source:** Megatron-LM, `clip_grads.py` (model-parallel group); PyTorch, `FSDP.clip_grad_norm_` (shards).
+    """
+    if placement.recipe.clip != "global":
+        return ()
+    plan = placement.plan
+    spans: list[Span] = [placement.shard_span(stage)] if plan.shards > 1 else []
+    spans += [passes.transfers.spans.tensor] if plan.tp > 1 else []
+    if plan.pp > 1:
+        stride = placement.strides["pp"]
+        spans.append(span(placement.cluster, start=placement.rank(0, 0), stride=stride, ranks=plan.pp, occupied=plan.ranks))
+    return tuple(leg for over in spans for leg in _over(passes, "all-reduce norm", "all_reduce", FP32_BYTES, over))
+
+
+def _over(passes: Passes, name: str, kind: str, size_bytes: float, span: Span) -> tuple[Leg, ...]:
+    """Return a collective over a group, as data-parallel communication."""
+    return passes.transfers.leg(name, passes.transfers.collective(kind, size_bytes, span), DATA)
+
+
+def _whole_matrices(placement: Placement, stage: int, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
+    """Return the gathers that make the layers' matrices whole where an optimizer needs them so.
+
+    **Source:** Liu et al., arXiv:2502.16982, algorithm 1 (gather over data-parallel shards and tensor-parallel cuts, in 16 bits).
+    """
+    if not RULES[placement.recipe.optimizer].orthogonal:
+        return ()
+    size = hidden_elements(state.weights) * numbers.element_bytes
+    plan = placement.plan
+    shards = _over(passes, "all-gather momenta", "all_gather", size, placement.shard_span(stage)) if plan.shards > 1 else ()
+    return (*shards, *passes.transfers.tensor("all-gather cut momenta", "all_gather", size * plan.tp))
