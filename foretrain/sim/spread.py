@@ -6,12 +6,18 @@ from math import gcd
 
 from foretrain.errors import PlanError
 from foretrain.models.attention import CoreAttention
+from foretrain.models.cross_attention import CrossAttention
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.model import Model
+from foretrain.models.moves import Moves
 from foretrain.models.ops import Op
+from foretrain.models.product import Product
 from foretrain.models.still import Still
 from foretrain.sim.cut import closest, divisors
 from foretrain.sim.plan import Plan
+
+WHOLE = (CrossAttention, Moves, Product)
+"""Ops that hold the shapes of whole samples and not of rows: nobody knows which of their numbers context parallelism would cut."""
 
 
 def check_context(model: Model, plan: Plan) -> None:
@@ -26,6 +32,10 @@ def check_context(model: Model, plan: Plan) -> None:
         raise PlanError(f"cp={plan.cp}, but {model.name} cannot be cut ({model.uncut['tensor']}); use cp=1 with more dp")
     ops = _ops(model)
     cores = [op for op in ops if isinstance(op, CoreAttention)]
+    whole = next((op for op in ops if isinstance(op, WHOLE)), None)
+    if whole is not None:
+        why = f"{whole.name} is known by the shapes of whole samples alone"
+        raise PlanError(f"cp={plan.cp} cuts sequences, which {model.name} does not allow: {why}; use cp=1 with more dp")
     ordered = next((op for op in ops if op.ordered), None)
     if model.seq_len is None or ordered is not None or not cores:
         why = f"{ordered.name} joins their rows without attention" if ordered is not None else f"it trains on {model.item}s"
