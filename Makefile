@@ -27,6 +27,7 @@ lint: $(VENV)/testable
 	$(BIN)/mypy
 
 bench: $(VENV)/installed  ## speed of the simulator itself
+	@$(BIN)/python -m compileall -q foretrain
 	@$(BIN)/python benchmarks/bench.py
 
 # Errors against every table of measurements that comes with the package, one report a table: what it prints, as data, and as a picture.
@@ -54,6 +55,7 @@ $(BIN)/python:
 
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(PIP) --editable .
+	$(BIN)/python -m compileall -q foretrain
 	@touch $@
 
 # torch is the oracle of the schedules and models in the tests, and torchvision and timm that of the convolutional networks and what is

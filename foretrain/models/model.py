@@ -24,7 +24,7 @@ class Block:
     @property
     def ops(self) -> Iterator[Op]:
         """Ops without the tensor-parallel boundaries."""
-        return (step for step in self.steps if isinstance(step, Op))
+        return (step for step in self.steps if not isinstance(step, Boundary))
 
     @property
     def parameters(self) -> int:

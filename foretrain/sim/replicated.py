@@ -111,7 +111,7 @@ class Replicated(Exchange):
         span = placement.data_span(stage)
         bucket = Bucket(
             parameters=parameters, element_bytes=self.context.numbers.state.reduce_bytes, ranks=span.ranks,
-            weights=weights(((unit.block, unit.layer) for unit in units), placement.plan.tp),
+            weights=weights(((unit.block, unit.layer, 1) for unit in units), placement.plan.tp),
         )  # fmt: skip
         found = [self._across_copies(f"{kind.replace('_', '-')} {name}", kind, size, span) for kind, size in compression.wire(bucket)]
         before, after = compression.packing(bucket), compression.unpacking(bucket)

@@ -106,20 +106,21 @@ def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ..
 def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
     plan = placement.plan
     units = tuple(_chunk_units(placement, numbers, stage, chunk, layers) for chunk in range(placement.chunks))
-    parameters = sum(unit.parameters for chunk in units for unit in chunk)
-    trained = sum(unit.trained for chunk in units for unit in chunk)
+    counted = _counted(units)
+    parameters = sum(unit.parameters * copies for unit, copies in counted)
+    trained = sum(unit.trained * copies for unit, copies in counted)
     state = numbers.state
-    spread = sum(sharded_bytes(unit.block, plan.dp) for chunk in units for unit in chunk)
-    experts = sum(unit.experts for chunk in units for unit in chunk)
-    experts_trained = sum(unit.experts_trained for chunk in units for unit in chunk)
+    spread = sum(sharded_bytes(unit.block, plan.dp) * copies for unit, copies in counted)
+    experts = sum(unit.experts * copies for unit, copies in counted)
+    experts_trained = sum(unit.experts_trained * copies for unit, copies in counted)
     # Fewer ranks hold the same experts, so fewer share one copy of their state.
     updated = _shard(plan, trained, experts_trained)
     # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
     rests = plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes)
     kept, kept_trained = (_shard(plan, parameters, experts), updated) if rests else (parameters, trained)
-    cast_bytes, copies = _few_bits(units, plan.tp)
+    cast_bytes, cast_copies = _few_bits(counted, plan.tp)
     layers_of = {id(block) for block, _ in placement.model.layers}
-    matrices = weights(((unit.block, id(unit.block) in layers_of) for chunk in units for unit in chunk), plan.tp)
+    matrices = weights(((unit.block, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
     difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
     away = offloaded(plan.offload)
     resident = kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers)
@@ -128,7 +129,7 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
         parameters=parameters,
         trained=trained,
         experts_trained=experts_trained,
-        parameter_bytes=(0.0 if "parameters" in away else resident) + spread + copies,
+        parameter_bytes=(0.0 if "parameters" in away else resident) + spread + cast_copies,
         gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes, updated * state.gradient_bytes),
         residual_bytes=_residual_bytes(plan, trained),
         optimizer_bytes=_optimizer_bytes(plan, updated * (state.master_bytes + numbers.optimizer_bytes) + difference, trained),
@@ -139,13 +140,20 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     )
 
 
-def _few_bits(units: tuple[tuple[Unit, ...], ...], tp: int) -> tuple[float, float]:
+def _counted(units: tuple[tuple[Unit, ...], ...]) -> list[tuple[Unit, int]]:
+    """Return the distinct units of a stage, and how many it holds of each: layers alike are one object."""
+    each = [unit for chunk in units for unit in chunk]
+    copies, distinct = Counter(map(id, each)), {id(unit): unit for unit in each}
+    return [(unit, copies[key]) for key, unit in distinct.items()]
+
+
+def _few_bits(counted: list[tuple[Unit, int]], tp: int) -> tuple[float, float]:
     """Return the bytes moved once a step to cast weights, and those that both copies of the cast ones take until the next."""
     moved = copies = 0.0
-    for unit in (unit for chunk in units for unit in chunk):
+    for unit, many in counted:
         casts = casts_of(unit.block)
         if casts is not None and casts.weights_a_step.launches:
-            weights = cast_parameters(unit.block, tp)
+            weights = cast_parameters(unit.block, tp) * many
             moved += weights * casts.weights_a_step.moved_bytes
             copies += weights * 2 * casts.element_bytes
     return moved, copies
