@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -54,3 +55,14 @@ def test_the_table_of_the_readme_is_what_the_program_prints(capsys: pytest.Captu
     assert command is not None
     assert run(command[1].replace("\\\n", " ").split()) == 0
     assert capsys.readouterr().out.splitlines() == command[2].splitlines()
+
+
+def test_the_errors_of_the_readme_are_those_of_the_reports() -> None:
+    """Every row of its table: number, coverage, median and mean of the headline in the report that it names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\(reports/published-(\w+)\.md\) \| `(\w+)` \| ([\d,]+) \| (\d+)% \| ([\d.]+) % \| ([\d.]+) % \|", text)
+    assert len(rows) >= 8
+    for kind, quantity, *said in rows:
+        found = json.loads((ROOT / "reports" / f"published-{kind}.json").read_text(encoding="utf-8"))["quantities"][quantity]["headline"]
+        figures = (f"{found['n']:,}", f"{100 * found['coverage']:.0f}", *(f"{found[f'{one}_abs_error_pct']:.1f}" for one in ("median", "mean")))
+        assert tuple(said) == figures, kind
