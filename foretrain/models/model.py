@@ -49,8 +49,7 @@ class Model:
     `tied_parameters` counts the parameters that the epilogue shares with the prologue (tied embedding): counted once in
     `parameters`, held by both end stages of a pipeline. `tensor_dims` names what tensor parallelism must divide. A sample is a sequence
     of `seq_len` tokens, an image of `image_size` pixels a side, or, where both are None, a thing without a size. `rebuild` makes the
-    model again for another size. `tied_trained` is off where the shared ones are frozen. `undivided` says why a pipeline cannot cut it,
-    where it cannot.
+    model again for another size. `tied_trained` is off where the shared ones are frozen.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Model:
     image_size: int | None = None
     rebuild: Callable[[int], Model] | None = None
     active_parameters: int | None = None
-    undivided: str = ""
     tied_trained: bool = True
     assumed: tuple[str, ...] = ()
     uncut: Mapping[str, str] = field(default_factory=dict)

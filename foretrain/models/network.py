@@ -91,7 +91,7 @@ def build(network: Network) -> Model:
         tied_parameters=_tied(network),
         tensor_dims=_tensor_dims(network),
         rebuild=partial(_at_size, network),
-        undivided=network.undivided,
+        uncut={"pipeline": network.undivided} if network.undivided else {},
         assumed=network.assumed,
     )
     idle = sum(step.idle_parameters * count for block, count in model.blocks() for step in block.steps if isinstance(step, GroupedLinear))

@@ -26,8 +26,9 @@ def check(model: Model, cluster: Cluster, plan: Plan) -> None:
         PlanError: naming the degrees that would.
     """
     _check_size(cluster, plan)
-    if plan.pp * plan.vpp > 1 and model.undivided:
-        raise PlanError(f"pp={plan.pp}, but a pipeline cannot cut {model.name}: {model.undivided}; use pp=1 with more dp or tp")
+    if plan.pp * plan.vpp > 1 and "pipeline" in model.uncut:
+        degrees = f"pp={plan.pp} × vpp={plan.vpp}"
+        raise PlanError(f"{degrees}, but {model.name} is one unit: {model.uncut['pipeline']}; use pp=1 with more dp or tp")
     _check_unfolding(plan)
     _check_tensor(model, plan)
     _check_sharding(plan)

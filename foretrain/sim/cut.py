@@ -42,8 +42,6 @@ def cut(model: Model, plan: Plan) -> Parts:
     if (len(layers) + 2) % chunks == 0 and size > 1:
         edges = [0] + [(i + 1) * size - 1 for i in range(chunks - 1)] + [len(layers)]
         return tuple(tuple(layers[a:b]) for a, b in pairwise(edges))
-    if chunks > len(layers) and "pipeline" in model.uncut:
-        raise PlanError(f"pp={plan.pp} × vpp={plan.vpp}, but {model.name} is one unit: {model.uncut['pipeline']}; use pp=1 with more dp")
     raise PlanError(
         f"pp={plan.pp} × vpp={plan.vpp} does not divide the {len(layers)} layers of {model.name}; use {_other_cuts(plan, len(layers))}"
     )
