@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretrain.models.matmul import gemm_kernel
-from foretrain.models.ops import Gemm, Kernel, Layout, Op
+from foretrain.models.ops import Gemm, Kernel, Layout, Weightless
 from foretrain.models.patterns import SOFTMAX
 from foretrain.models.stream import stream_kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context(Op):
+class Context(Weightless):
     """The softmax over `tokens` scores of each of as many queries, and the sum of vectors of `width` that it weights.
 
     Source: Bahdanau et al., arXiv:1409.0473, section 3.1.
@@ -26,16 +26,6 @@ class Context(Op):
     def ordered(self) -> bool:
         """Whether it joins the rows of a sample: each score needs all rows."""
         return True
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
-
-    @property
-    def parameters_cut(self) -> bool:
-        """Whether tensor parallelism divides the parameters, of which there are none."""
-        return False
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the softmax and one product per sample."""

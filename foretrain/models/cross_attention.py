@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from foretrain.models.attention import STATISTIC_BYTES
 from foretrain.models.matmul import gemm_kernel
-from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind, Layout, Op
+from foretrain.models.ops import FusedAttention, Gemm, Kernel, KernelKind, Layout, Weightless
 from foretrain.models.patterns import DROPOUT, SOFTMAX, SOFTMAX_EAGER
 from foretrain.models.stream import stream_kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossAttention(Op):
+class CrossAttention(Weightless):
     """`heads` of `queries` over `keys`, `head_dim` wide, their values `value_dim` wide; all per sample, uncut by tensor parallelism.
 
     Saves what `CoreAttention` saves: scores and mask, or one fp32 log-sum-exp per query where it runs fused.
@@ -31,16 +31,6 @@ class CrossAttention(Op):
     dropout: bool = False
     score_bias: bool = False
     group: str = "core_attention"
-
-    @property
-    def parameters(self) -> int:
-        """None: its weights are those of the products around it."""
-        return 0
-
-    @property
-    def parameters_cut(self) -> bool:
-        """Whether tensor parallelism divides the parameters, of which there are none."""
-        return False
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one fused kernel, or two batched products with softmax and dropout between them."""

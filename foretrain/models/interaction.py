@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretrain.models.matmul import gemm_kernel
-from foretrain.models.ops import Gemm, Kernel, Layout, Op
+from foretrain.models.ops import Gemm, Kernel, Layout, Weightless
 from foretrain.models.stream import Traffic, stream_kernel
 
 # x0 · y + x, for the result of a cross layer's two products; backward makes the gradients of all three, the first added up.
@@ -15,7 +15,7 @@ PRODUCT = Traffic(forward=3, backward=5, forward_launches=1, backward_launches=2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DotInteraction(Op):
+class DotInteraction(Weightless):
     """The dot products of all pairs of `features` vectors of `width`, beside the last vector itself.
 
     Source: Naumov et al., DLRM, arXiv:1906.00091, section 2.
@@ -25,16 +25,6 @@ class DotInteraction(Op):
     features: int
     width: int
     group: str = ""
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
-
-    @property
-    def parameters_cut(self) -> bool:
-        """Whether tensor parallelism divides the parameters, of which there are none."""
-        return False
 
     @property
     def out_features(self) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretrain.models.matmul import divided
-from foretrain.models.ops import Kernel, Layout, Op
+from foretrain.models.ops import Kernel, Layout, Weightless
 from foretrain.models.stream import stream_kernel
 
 FP32_BYTES = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossEntropy(Op):
+class CrossEntropy(Weightless):
     """Softmax and loss of `tokens` rows of `vocab` logits, cut over tensor-parallel ranks where they are many (`cut`).
 
     Logits are cast to fp32 and the softmax is kept in fp32: 4·s·b·v bytes.
@@ -25,16 +25,6 @@ class CrossEntropy(Op):
     pad_to: int = 1
     cut: bool = True
     group: str = ""
-
-    @property
-    def parameters(self) -> int:
-        """None."""
-        return 0
-
-    @property
-    def parameters_cut(self) -> bool:
-        """Whether tensor parallelism divides the parameters, of which there are none."""
-        return False
 
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the loss: one sweep that casts and finds the maximum and one that writes the softmax, or kernel by kernel.

@@ -202,6 +202,20 @@ class Op(ABC):
         return held / ep if self.experts else held
 
 
+class Weightless(Op):
+    """An op without parameters of its own."""
+
+    @property
+    def parameters(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def parameters_cut(self) -> bool:
+        """Whether tensor parallelism divides the parameters, of which there are none."""
+        return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
     """Where activations enter or leave a tensor-parallel region, free when tp = 1, or change hands among replicas, free when dp = 1.

@@ -84,7 +84,6 @@ class Network:
     def __init__(self, env: Environment) -> None:
         self.env = env
         self.shares = 0
-        self.active_shared = 0
 
     def start(self, cost: TransferCost, links: tuple[tuple[Link, float], ...]) -> Transfer:
         """Return a transfer that begins now; others on its links are re-timed if they no longer fit."""

@@ -215,11 +215,6 @@ class Plan:
         return 1 if self.zero == 0 else (self.shard or self.copies)
 
     @property
-    def expert_copies(self) -> int:
-        """Ranks that hold the same experts."""
-        return self.copies // self.ep
-
-    @property
     def expert_shards(self) -> int:
         """Ranks that share one copy of the sharded state of the experts."""
         return max(1, self.shards // self.ep)

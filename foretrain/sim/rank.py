@@ -49,7 +49,6 @@ class Rank:
         "event",
         "exposed",
         "extra",
-        "finished",
         "host",
         "host_wait_s",
         "index",
@@ -68,7 +67,6 @@ class Rank:
         "messages_s",
         "mode",
         "moved",
-        "network_bytes",
         "network_in",
         "network_out",
         "pc",
@@ -112,7 +110,6 @@ class Rank:
         self.active = 0
         """Collectives of this rank that run in the background now."""
         self.streams: list[deque[CollectiveSpec]] = [deque() for _ in range(streams)]
-        self.finished: set[int] = set()
         self.pending: set[int] = set()
         self.counts = [0] * segments
         self.extra: dict[str, float] = {}
@@ -125,7 +122,6 @@ class Rank:
         """Seconds of point-to-point messages that this rank received, and those that it waited for (sent ones included)."""
         self.callbacks: list[Callable[[Any], None]] = []
         self.link_bytes = 0.0
-        self.network_bytes = 0.0
         self.memory = 0.0
         self.activations = self.buffers = 0.0
         self.peak = self.peak_activations = self.peak_buffers = 0.0
