@@ -1,0 +1,1 @@
+"""Prediction beside measurement: verdicts, overlays, and where a real trace parts from a predicted one."""

@@ -1,0 +1,1 @@
+"""Timers, meters, stamps and microbenchmarks of whatever devices are there."""

@@ -1,0 +1,1 @@
+"""The real torch parallel trainer: networks, layouts, steps, launching, faults."""
