@@ -45,7 +45,7 @@ class Net:
         object.__setattr__(self, "sizes", {**known, **self.sizes})
         object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
         if (self.kind == "module") != bool(self.factory):
-            raise UsageError(f"network {self.kind} and factory {self.factory!r} do not go together: kind module alone has a factory, and needs it")
+            raise UsageError(f"network {self.kind} and factory {self.factory!r} do not go together: kind module has a factory, others none")
 
     @property
     def text(self) -> str:
