@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
@@ -20,6 +21,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from foretrain.validate.training.layered import Layered
+from foretrain.validate.training.nets import Loss
 
 
 def cut_by_tensor(net: Layered, mesh: DeviceMesh, kind: str, *, sequence_parallel: bool) -> None:
@@ -30,8 +32,18 @@ def cut_by_tensor(net: Layered, mesh: DeviceMesh, kind: str, *, sequence_paralle
     for block in net.blocks:
         parallelize_module(block, mesh, _mlp_block(rows) if kind == "mlp" else _gpt_block(rows))
     if net.head is not None:
-        last = ColwiseParallel(input_layouts=rows, output_layouts=Shard(-1), use_local_output=False)
+        last = ColwiseParallel(input_layouts=rows, output_layouts=Shard(-1))
         parallelize_module(net.head, mesh, last if kind == "mlp" else {"output": last, **_norms(rows, "norm")})
+
+
+def parallel_loss(loss: Loss, mesh: DeviceMesh) -> Loss:
+    """Return the loss of logits of which every process has some classes; it and its backward run in `loss_parallel`."""
+
+    def whole(outputs: torch.Tensor, targets: torch.Tensor | None) -> torch.Tensor:
+        found = loss(DTensor.from_local(outputs, mesh, [Shard(outputs.ndim - 1)], run_check=False), targets)
+        return found.full_tensor() if isinstance(found, DTensor) else found
+
+    return whole
 
 
 def _mlp_stem(stem: nn.Module, mesh: DeviceMesh, rows: Placement) -> None:
