@@ -12,8 +12,24 @@ from typing import Any
 from foretrain.validate.measuring.bench import SIZES, Bench, Lab, Machine, math_of, merged, scattered
 
 Shape = tuple[int, int, int]
-LONGEST_CPU_FLOP = 3e9
+MOST_CPU_FLOP = 3e9
 """What one core does in a tenth of a second or so."""
+MOST_FP32_FLOP = 2e12
+"""Likewise of a GPU without its tensor cores."""
+BUSY = {"cpu": 1, "cuda": 0}
+"""Ranks that run the same at once, which only a CPU's records say."""
+ODD = {
+    "cuda": (
+        (1000, 1000, 1000), (8192, 50257, 768), (4095, 4095, 4095), (16, 8192, 8192), (128, 128, 65536), (8192, 16, 8192), (8192, 8192, 1),
+    ),
+    "cpu": ((500, 500, 500), (8, 1024, 1024), (1, 1024, 1024), (64, 1024, 64), (1024, 16, 1024), (511, 1023, 63)),
+}  # fmt: skip
+"""m, n and k that tiles do not divide, or that are far from square."""
+BATCHES = {
+    "cuda": ((96, 2048, 2048, 64), (96, 2048, 64, 2048), (64, 1024, 1024, 128), (512, 128, 128, 64), (8, 4096, 1024, 4096)),
+    "cpu": ((16, 128, 128, 64), (16, 128, 64, 128), (64, 64, 64, 32)),
+}
+"""Products at once, and m, n and k of each: scores and values of attention."""
 
 
 def plan(machine: Machine) -> list[Bench]:
@@ -23,52 +39,41 @@ def plan(machine: Machine) -> list[Bench]:
 
 def _cuda() -> list[Bench]:
     squares = [(side, side, side) for side in (4096, 1024, 8192, 512, 2048, 256, 128, 6144, 3072, 16384)]
-    odd = [
-        (1000, 1000, 1000),
-        (4095, 4095, 4095),
-        (8192, 8192, 1),
-        (16, 8192, 8192),
-        (8192, 16, 8192),
-        (128, 128, 65536),
-        (8192, 50257, 768),
-    ]
-    layers = scattered(
-        [one for hidden in (512, 768, 1024, 2048, 4096, 8192) for tokens in (1024, 4096, 8192, 32768) for one in _layer(tokens, hidden)]
-    )
-    batches = [
-        (batch, m, n, k)
-        for batch, m, n, k in (
-            (96, 2048, 2048, 64),
-            (96, 2048, 64, 2048),
-            (64, 1024, 1024, 128),
-            (512, 128, 128, 64),
-            (8, 4096, 1024, 4096),
-        )
-    ]
+    layers = _layers((512, 768, 1024, 2048, 4096, 8192), (1024, 4096, 8192, 32768))
     core = [_bench("bf16", shape, "nt") for shape in squares]
     types = [_bench(dtype, shape, "nt") for shape in squares[:6] for dtype in ("fp16", "tf32", "fp32")]
     wide = [_bench("bf16", (m, n, k), layout) for m, n, k, layout in layers]
-    rest = [
-        _bench(dtype, (m, n, k), layout) for (m, n, k, layout), dtype in zip(layers, ("tf32", "fp16", "fp32") * len(layers), strict=False)
-    ][:24]
-    bmm = [
-        _bench(dtype, shape, layout, batch) for dtype in ("bf16", "tf32", "fp16") for batch, *shape in batches for layout in ("nt", "nn")
-    ]
-    return merged(core, types, wide, merged([_bench("bf16", shape, "nt") for shape in odd], bmm), rest)
+    other = [_bench(dtype, (m, n, k), layout) for m, n, k, layout in layers[:12] for dtype in ("tf32", "fp32", "fp16")]
+    found = merged(core, types, wide, merged(_odd("cuda", "bf16"), _batched("cuda", ("bf16", "tf32", "fp16"))), other)
+    return [one for one in found if one.flop <= MOST_FP32_FLOP or one.dtype != "fp32"]
 
 
 def _cpu(machine: Machine) -> list[Bench]:
     squares = [(side, side, side) for side in (512, 128, 1024, 256, 64)]
-    odd = [(500, 500, 500), (8, 1024, 1024), (1, 1024, 1024), (64, 1024, 64), (1024, 16, 1024), (511, 1023, 63)]
-    layers = scattered([one for hidden in (64, 128, 256, 512, 1024) for tokens in (16, 64, 256, 1024) for one in _layer(tokens, hidden)])
-    batches = [(16, 128, 128, 64), (16, 128, 64, 128), (64, 64, 64, 32)]
     core = [_bench("fp32", shape, "nt", busy=1) for shape in squares]
-    wide = [_bench("fp32", (m, n, k), layout, busy=1) for m, n, k, layout in layers]
-    bmm = [_bench("fp32", shape, layout, batch, busy=1) for batch, *shape in batches for layout in ("nt", "nn")]
+    both = [_bench("fp32", shape, "nt", busy=machine.ranks) for shape in squares[:3]] if machine.ranks > 1 else []
+    wide = [_bench("fp32", (m, n, k), layout, busy=1) for m, n, k, layout in _layers((64, 128, 256, 512, 1024), (16, 64, 256, 1024))]
     half = [_bench("bf16", shape, "nt", busy=1) for shape in squares]
-    both = [_bench("fp32", shape, "nt", busy=machine.ranks) for shape in squares] if machine.ranks > 1 else []
-    found = merged(core, both[:3], wide, merged([_bench("fp32", shape, "nt", busy=1) for shape in odd], bmm), half)
-    return [one for one in found if one.flop <= LONGEST_CPU_FLOP]
+    found = merged(core, both, wide, merged(_odd("cpu", "fp32"), _batched("cpu", ("fp32",))), half)
+    return [one for one in found if one.flop <= MOST_CPU_FLOP]
+
+
+def _odd(device: str, dtype: str) -> list[Bench]:
+    return [_bench(dtype, shape, "nt", busy=BUSY[device]) for shape in ODD[device]]
+
+
+def _batched(device: str, dtypes: Iterable[str]) -> list[Bench]:
+    return [
+        _bench(dtype, shape, layout, batch, busy=BUSY[device])
+        for dtype in dtypes
+        for batch, *shape in BATCHES[device]
+        for layout in ("nt", "nn")
+    ]
+
+
+def _layers(widths: Iterable[int], tokens: Iterable[int]) -> list[tuple[int, int, int, str]]:
+    """Return the products of layers of every width over every number of tokens, spread."""
+    return scattered([one for width in widths for count in tokens for one in _layer(count, width)])
 
 
 def _layer(tokens: int, hidden: int) -> list[tuple[int, int, int, str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from dataclasses import asdict
 from typing import Any
 
 from foretrain.validate.measuring.bench import Bench, Lab, Machine
 from foretrain.validate.measuring.bench_collective import together
-from foretrain.validate.measuring.timer import Sample, spread_of
+from foretrain.validate.measuring.timer import Call, events, spread_of
 
 WHATS = ("matmul", "memory")
 BYTES = {"cpu": 2**25, "cuda": 2**29}
@@ -42,10 +43,12 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
     losses, seconds = [], []
     for _ in range(REPEATS):
         dist.barrier(group=group)
-        free_s = _seconds(lab.clock.sample(compute, calls))
+        lab.finish()
+        free_s = _seconds(compute, calls, lab)
         dist.barrier(group=group)
+        lab.finish()
         work = dist.all_reduce(whole, group=group, async_op=True)
-        beside_s = _seconds(lab.clock.sample(compute, calls))
+        beside_s = _seconds(compute, calls, lab)
         work.wait()
         lab.finish()
         losses.append(1 - free_s / beside_s)
@@ -54,8 +57,19 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
     return {"loss": spread.median, "losses": asdict(spread), "seconds": asdict(spread_of(seconds)), "collective_s": alone_s}
 
 
-def _seconds(sample: Sample) -> float:
-    return sample.wall_s if sample.device_s is None else sample.device_s
+def _seconds(compute: Call, calls: int, lab: Lab) -> float:
+    """Return the seconds of all calls, without waiting first for what else runs on the device."""
+    begin, end = events() if lab.device == "cuda" else (None, None)
+    began_s = time.perf_counter()
+    if begin is not None:
+        begin.record()
+    for _ in range(calls):
+        compute()
+    if end is None or begin is None:
+        return time.perf_counter() - began_s
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
 
 
 def _compute(bench: Bench, lab: Lab) -> Any:

@@ -9,8 +9,9 @@ from foretrain.validate.measuring.stream_ops import OPS
 
 KEY_OPS = ("add", "gelu", "layer_norm", "copy")
 """Ops that are measured at every size."""
-LARGE, MIDDLE, SMALL = 2**26, 2**22, 2**17
-"""Bytes of one tensor: past every cache, within the last, within the second."""
+LARGE = {"cpu": 2**25, "cuda": 2**27}
+MIDDLE, SMALL = 2**22, 2**17
+"""Bytes of one tensor: past what an allocator keeps or a GPU caches, within the last cache, within the second."""
 EVERY = tuple(2**power for power in range(14, 29, 2))
 LARGEST = {"cpu": 2**26, "cuda": 2**28}
 """Of the ops but copies and sums: a pass of a core over more takes longer than a bench may."""
@@ -20,12 +21,12 @@ def plan(machine: Machine) -> list[Bench]:
     """Return every op at a size past the caches, then at others, then in other types."""
     dtype = "bf16" if machine.device == "cuda" else "fp32"
     busy = 0 if machine.device == "cuda" else 1
-    largest = LARGEST[machine.device]
-    first = [_bench(op, LARGE, dtype, busy=busy) for op in OPS]
+    large, largest = LARGE[machine.device], LARGEST[machine.device]
+    first = [_bench(op, large, dtype, busy=busy) for op in OPS]
     curve = [_bench(op, size, dtype, busy=busy) for op in KEY_OPS for size in scattered(EVERY) if size <= largest or op in {"add", "copy"}]
     rest = [_bench(op, size, dtype, busy=busy) for size in (MIDDLE, SMALL) for op in OPS]
-    both = [_bench(op, size, dtype, busy=machine.ranks) for size in (LARGE, SMALL) for op in KEY_OPS] if busy and machine.ranks > 1 else []
-    other = [_bench(op, size, "fp32" if dtype == "bf16" else "bf16", busy=busy) for size in (LARGE, MIDDLE) for op in OPS if op != "cast"]
+    both = [_bench(op, size, dtype, busy=machine.ranks) for size in (large, SMALL) for op in KEY_OPS] if busy and machine.ranks > 1 else []
+    other = [_bench(op, size, "fp32" if dtype == "bf16" else "bf16", busy=busy) for size in (large, MIDDLE) for op in OPS if op != "cast"]
     if machine.device == "cpu":
         other = [one for one in other if one.shape["op"] in KEY_OPS]
     return merged(first, curve, rest, both, other)

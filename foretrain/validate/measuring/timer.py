@@ -49,8 +49,9 @@ class Timing:
         return self.device_s or self.wall_s
 
     def data(self) -> dict[str, Any]:
-        """Return what a microbenchmark's record says of its time."""
-        return {"seconds": asdict(self.seconds), "cpu_s": asdict(self.cpu_s)}
+        """Return what a microbenchmark's record says of its time; `host_s` is what the host took to queue the device's work."""
+        found = {"seconds": asdict(self.seconds), "cpu_s": asdict(self.cpu_s)}
+        return found if self.device_s is None else {**found, "host_s": asdict(self.wall_s)}
 
 
 class Clock(Protocol):
@@ -97,7 +98,7 @@ class EventClock:
         """Return the seconds per call; the device is idle before and after."""
         import torch  # noqa: PLC0415 - torch is heavy and optional
 
-        begin, end = _events()
+        begin, end = events()
         torch.cuda.synchronize()
         cpu_s, began_s = time.process_time(), time.perf_counter()
         begin.record()
@@ -138,7 +139,7 @@ class QueuedClock:
         """Return the device's seconds per call; the host's stand for the queueing alone."""
         import torch  # noqa: PLC0415
 
-        begin, end = _events()
+        begin, end = events()
         torch.cuda.synchronize()
         spin: Callable[[int], None] | None = getattr(torch.cuda, "_sleep", None)
         if spin is not None and not self._device_bound:
@@ -153,7 +154,8 @@ class QueuedClock:
         return Sample(wall_s=wall_s / count, cpu_s=cpu_s / count, device_s=begin.elapsed_time(end) / 1e3 / count)
 
 
-def _events() -> tuple[Any, Any]:
+def events() -> tuple[Any, Any]:
+    """Return two CUDA events that keep the time."""
     import torch  # noqa: PLC0415
 
     event: Any = torch.cuda.Event

@@ -36,6 +36,7 @@ def _join(rank: int, ranks: int, device: str, backend: str, store: str) -> None:
 
 def _run(data: dict[str, Any], lab: Lab) -> dict[str, Any]:
     """Return what a bench gave, or why it gave nothing."""
+    import torch  # noqa: PLC0415
     import torch.distributed as dist  # noqa: PLC0415
 
     from foretrain.validate.measuring.kinds import measured_in  # noqa: PLC0415 - the team is joined first
@@ -48,6 +49,9 @@ def _run(data: dict[str, Any], lab: Lab) -> dict[str, Any]:
         return {"data": measured_in(lab, bench)}
     except Exception as error:  # one bench that fails says why, and the next is run
         return {"failed": f"{type(error).__name__}: {error}"}
+    finally:
+        if lab.device == "cuda":
+            torch.cuda.empty_cache()  # the parent and its benches share the first GPU
 
 
 def _say(out: Any, data: dict[str, Any]) -> None:
