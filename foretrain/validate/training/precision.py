@@ -23,7 +23,15 @@ def autocast(precision: str, device: str, function: Any) -> Any:
     return torch.autocast(device, dtype=HALVES[precision])(function)
 
 
-def autocast_module(precision: str, device: str, module: nn.Module) -> None:
-    """Have the forward pass of a module run in a precision; its backward follows, as torch asks for, outside of the context."""
-    if precision in HALVES:
-        module.forward = autocast(precision, device, module.forward)
+class InPrecision(nn.Module):
+    """A module whose forward pass runs in a precision; its backward follows outside of the context, as torch asks for."""
+
+    def __init__(self, module: nn.Module, precision: str, device: str) -> None:
+        super().__init__()
+        self.module = module
+        self.device, self.dtype = device, HALVES[precision]
+
+    def forward(self, *rows: Any) -> Any:
+        """Return what the module makes of the rows."""
+        with torch.autocast(self.device, dtype=self.dtype):
+            return self.module(*rows)

@@ -117,6 +117,8 @@ def _recipe(case: Case, device: str) -> Iterator[Rule]:
         value, size = getattr(recipe, name), case.net.sizes.get(own)
         other = value is not None and value != size
         yield other, f"{name}={value} is not that of {case.net.text}; leave it out, or give the network {own}={value}"
+    both = plan.replication == FIRST_DEVICE and case.compiled
+    yield both, f"replication={FIRST_DEVICE} copies modules in every step, which undoes their compilation; leave out compile, or use dp"
     gpus = device == "cpu" and plan.replication == FIRST_DEVICE
     yield gpus, f"replication={FIRST_DEVICE} is torch.nn.DataParallel, which needs GPUs; leave it out on a cpu"
 

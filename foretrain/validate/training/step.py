@@ -18,7 +18,7 @@ from foretrain.validate.training.layered import Layered
 from foretrain.validate.training.nets import Built, Loss, build
 from foretrain.validate.training.optimizers import clip, optimizer_of
 from foretrain.validate.training.pipeline import chunk, parts_here, pipeline
-from foretrain.validate.training.precision import autocast, autocast_module, set_matmul
+from foretrain.validate.training.precision import HALVES, InPrecision, autocast, set_matmul
 from foretrain.validate.training.ranks import Ranks
 from foretrain.validate.training.replicas import accumulating, replicate
 from foretrain.validate.training.tensor import cut_by_tensor, parallel_loss
@@ -44,11 +44,13 @@ def ready(case: Case, ranks: Ranks, device: torch.device, *, bucket_bytes: float
     again = recomputed(built.module, case.plan.recompute)
     modules = _chunks(case, built.module, ranks)
     for module in modules:
-        _prepare(module, case, ranks, device.type)
+        _cut(module, case, ranks)
         checkpoint(module, again)
-        if case.compiled:
+    inner = [_in_precision(module, case, ranks, device.type) for module in modules]
+    if case.compiled:
+        for module in inner:
             compile_module(module, whole=case.plan.tp * case.plan.pp == 1 and case.plan.zero < 2)
-    wrapped = [replicate(module, case, ranks, bucket_bytes) for module in modules]
+    wrapped = [replicate(module, case, ranks, bucket_bytes) for module in inner]
     loss = _loss(case, built.loss, ranks, device.type)
     scaler = torch.amp.GradScaler(device.type, enabled=case.recipe.precision == "fp16")
     if case.plan.pp > 1:
@@ -75,15 +77,18 @@ def _chunks(case: Case, module: nn.Module, ranks: Ranks) -> list[nn.Module]:
     return [chunk(module, case.plan, part) for part in parts_here(case.plan, ranks.at("pp"))]
 
 
-def _prepare(module: nn.Module, case: Case, ranks: Ranks, device: str) -> None:
-    """Cut a module by tensor and give it its precision, in place; FSDP has a precision of its own."""
-    module.train()
+def _cut(module: nn.Module, case: Case, ranks: Ranks) -> None:
+    """Cut a module by tensor, in place."""
     mesh = ranks.group("tp")
     if mesh is not None:
         assert isinstance(module, Layered)
         cut_by_tensor(module, mesh, case.net.kind, sequence_parallel=case.plan.sequence_parallel)
-    if case.plan.zero < 2 or ranks.mesh is None:
-        autocast_module(case.recipe.precision, device, module)
+
+
+def _in_precision(module: nn.Module, case: Case, ranks: Ranks, device: str) -> nn.Module:
+    """Return a module as its precision has it; FSDP has one of its own."""
+    whole = case.recipe.precision not in HALVES or (case.plan.zero >= 2 and ranks.mesh is not None)
+    return module if whole else InPrecision(module, case.recipe.precision, device)
 
 
 def _loss(case: Case, loss: Loss, ranks: Ranks, device: str) -> Loss:

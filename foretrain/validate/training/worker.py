@@ -61,11 +61,9 @@ def answer(job: Mapping[str, Any], peers: Any) -> dict[str, Any]:
 def said(error: Exception) -> str:
     """Return an error in one line."""
     text = " ".join(str(error).split())[:LONGEST_REASON]
-    if isinstance(error, ForetrainError):
-        return text
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or isinstance(error, MemoryError):
         return f"out of memory: {text or 'the host has none left'}"
-    return f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ForetrainError) else f"{type(error).__name__}: {text}"
 
 
 def lost(error: Exception) -> bool:

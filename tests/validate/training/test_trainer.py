@@ -36,7 +36,7 @@ LAYOUTS = {
         "tp=2,sequence_parallel=true", "pp=2", "pp=2,schedule=gpipe,layers_per_stage=3+1", "pp=2,vpp=2,schedule=interleaved-1f1b",
         "pp=2,schedule=zb-h1", "pp=2,vpp=2,schedule=zb-v",
     ),
-    "resnet": ("dp=2",),
+    "resnet": ("dp=2", "pp=2"),
 }  # fmt: skip
 FAULTS = """
 import os, signal, torch
@@ -54,8 +54,8 @@ QUICK = Settings(seconds=0.01)
 
 def case(net: str, layout: str, **recipe: object) -> Case:
     """Return a case of two micro-batches of a replica, or four of a whole model; plain momentum shows gradients of a wrong scale."""
-    plan = replace(plan_of(layout), micro_batch=4)
-    given = {"global_batch": 16, "precision": "fp32", "optimizer": "momentum", "clip": "global", **recipe}
+    plan = replace(plan_of(layout), micro_batch=2 if net == "resnet" else 4)
+    given = {"global_batch": 4 if net == "resnet" else 16, "precision": "fp32", "optimizer": "momentum", "clip": "global", **recipe}
     return Case(name=f"{net}/{layout}", net=net_of(NETS[net]), plan=plan, recipe=Recipe(**given))  # type: ignore[arg-type]
 
 
