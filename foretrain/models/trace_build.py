@@ -15,7 +15,7 @@ from foretrain.models.moves import NOTHING, Amount, Moves, Pass
 from foretrain.models.ops import Op
 from foretrain.models.product import Product, Size
 from foretrain.models.recurrent import Recurrent
-from foretrain.models.trace_chains import Uses, chains, needed
+from foretrain.models.trace_chains import Uses, chains, classes_of, needed
 from foretrain.models.trace_cuts import Segment
 from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_fit import Fit
@@ -67,9 +67,9 @@ class Builder:
         """Yield a chain as one op, and a place for its frozen parameters where others are trained."""
         name = self._name(chain[0])
         pairs = [(record, self._twin(record)) for record in chain]
-        forward = Pass(sum(one.launches for one in chain), self._amount(pairs, lambda one: [*one.reads, *one.writes], name))
+        forward = self._pass(pairs, name)
         grads = [(a, b) for one, two in pairs for a, b in self._grads(one, two, name)]
-        backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
+        backward = self._pass(grads, name)
         saved = self._amount(pairs, lambda one: one.saved, name)
         weights = self.owners.take(one.storage for record in chain for one in record.reads)
         trained = sum(one.numel for one in weights if one.trained)
@@ -244,7 +244,7 @@ class Builder:
         weights = self.owners.take(one.storage for one in (*record.reads, *(Data(s, 0, 0) for s in _operands(record))))
         trained = sum(one.numel for one in weights if one.trained)
         frozen = sum(one.numel for one in weights if not one.trained)
-        backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
+        backward = self._pass(grads, name)
         kept = self.fit.amount([record.saved[i] for i in saved], [twin.saved[i] for i in saved], name)
         if backward.launches or kept != NOTHING or trained:
             yield Moves(name=f"{name}.besides", backward_pass=backward, saved=kept, parameters=trained)
@@ -257,6 +257,10 @@ class Builder:
             raise ModelError(f"{name}: {record.name} multiplies matrices in backward in a way that has no formula here")
         pairs = zip(record.grads, twin.grads, strict=False)
         return [(a, b) for a, b in pairs if a.kind == "moves"]
+
+    def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
+        moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
+        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs]))
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

@@ -44,6 +44,7 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         kind=KernelKind.STREAM,
         flop=0.0,
         model_flop=0.0,
+        classes=(("optimizer", 1.0),),
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
         launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * trained_tensors(unit.block for chunk in state.units for unit in chunk),
     )
