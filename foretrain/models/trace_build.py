@@ -20,7 +20,7 @@ from foretrain.models.trace_cuts import Segment
 from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_fit import Fit
 from foretrain.models.trace_run import Run
-from foretrain.models.trace_weights import Owners
+from foretrain.models.trace_weights import Owners, weight_casts
 
 
 class Builder:
@@ -47,7 +47,7 @@ class Builder:
             elif record.kind != "view":
                 before, waiting = needed(waiting, record)
                 found += [*self._moves(before), *self._product(record)]
-        return (*found, *self._moves(waiting))
+        return (*found, *self._moves(waiting), *weight_casts(self.runs[0], segment.first, segment.last))
 
     def unused(self) -> tuple[Op, ...]:
         """Return a place for the parameters that no op reads; they get no gradient."""
@@ -260,7 +260,7 @@ class Builder:
 
     def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
         moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
-        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs]))
+        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs], self.runs[0].recorder.compute.itemsize))
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

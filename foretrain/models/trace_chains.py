@@ -10,9 +10,6 @@ from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_rules import CLASSES
 from foretrain.models.trace_run import Run
 
-ELEMENT_BYTES = 4
-"""Of fp32, which a module is traced in mostly; only shares come of it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
@@ -81,13 +78,13 @@ def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Recor
     return sorted((sorted(group, key=lambda one: one.number) for _, group in found), key=lambda group: group[0].number)
 
 
-def classes_of(records: Sequence[Record]) -> tuple[tuple[str, float], ...]:
-    """Return the shares of what records move by class of op, where it is no elementwise one, to a thousandth."""
+def classes_of(records: Sequence[Record], element_bytes: int) -> tuple[tuple[str, float], ...]:
+    """Return the shares of what records move by class of op, where it is no elementwise one."""
     moved: Counter[str] = Counter()
     for record in records:
-        moved[CLASSES.get(record.name, "")] += sum(one.elements * ELEMENT_BYTES + one.octets for one in (*record.reads, *record.writes))
+        moved[CLASSES.get(record.name, "")] += sum(one.elements * element_bytes + one.octets for one in (*record.reads, *record.writes))
     total = sum(moved.values())
-    shares = {name: round(part / total, 3) for name, part in sorted(moved.items()) if name and total}
+    shares = {name: round(part / total, 5) for name, part in sorted(moved.items()) if name and total}
     return tuple((name, share) for name, share in shares.items() if share)
 
 
