@@ -260,7 +260,8 @@ class Builder:
 
     def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
         moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
-        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs], self.runs[0].recorder.compute.itemsize))
+        element_bytes = self.runs[0].recorder.compute.itemsize
+        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs], element_bytes))
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

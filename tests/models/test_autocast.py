@@ -38,8 +38,8 @@ def test_casts_are_those_that_torch_runs():
     with _Dispatched() as seen:
         with torch.autocast("cpu", torch.bfloat16):
             out = module(data)
-        out.float().sum().backward()
-    model = ft.from_module(_chain(), torch.empty(8, 32), loss=lambda out: out.float().sum(), autocast="bf16")
+        out.float().square().sum().backward()
+    model = ft.from_module(_chain(), torch.empty(8, 32), loss=lambda out: out.float().square().sum(), autocast="bf16")
     layout = Layout(micro_batch=8)
     kernels = [
         (kernel, count)
