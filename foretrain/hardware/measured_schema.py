@@ -19,6 +19,7 @@ CLASSES = (
     "loss", "reduce", "pool", "pool_backward", "gather", "scatter", "copy", "optimizer",
 )  # fmt: skip
 """Classes of memory-bound kernels that are no plain elementwise ones."""
+MESSAGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")
 LONGEST_S = 1e4
 LARGEST = 1e15
 SLOWEST = 1e3
@@ -90,8 +91,17 @@ def _slowness(given: Any) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def _messages(given: Any) -> tuple[tuple[str, tuple[Row, ...]], ...]:
+    found = _keyed(written(given), MESSAGES, "measured")
+    return tuple((kind, _rows(rows, 3, f"measured.{kind}")) for kind, rows in sorted(found.items()))
+
+
 _TABLES = WithJsonSchema(figure_schema({"type": "object"}))
 _ROWS = WithJsonSchema(figure_schema({"type": "array"}))
+
+
+Messages = Annotated[tuple[Any, ...], BeforeValidator(_messages), _TABLES]
+"""See `Fabric.measured`: a table per kind, whose rows are ranks, bytes and seconds."""
 
 
 class MeasuredFile(Strict):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from math import prod
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Corrections:
             return 1.0
         dtype = kernel.dtype or self._dtype
         if kernel.gemm is not None and kernel.kind == KernelKind.GEMM:
-            return self._near("products", dtype, "", _product_row(kernel.gemm))
+            return self._near("products", dtype, "", _gemm_row(kernel.gemm))
         if kernel.convolution is not None:
             return self._near("convolutions", dtype, kernel.convolution.direction, _convolution_row(kernel.convolution))
         if kernel.attention is not None:
@@ -74,35 +75,31 @@ class Corrections:
         if key not in self._tables:
             rows = getattr(self._measured, table).get(dtype, ())
             rows = rows.get(direction, ()) if direction and rows else rows
-            make = {"products": _product, "convolutions": _convolution, "attention": _attention}[table]
+            make = {"products": _product, "convolutions": convolution_kernel, "attention": attention_kernel}[table]
             self._tables[key] = Nearness(rows, lambda row: self._bound_s(make(row, dtype, direction))) if rows else None
         nearness = self._tables[key]
         return 1.0 if nearness is None else nearness.factor(shape)
 
 
-def _product_row(gemm: Gemm) -> Row:
-    return (gemm.batch, gemm.m, gemm.n, gemm.k)
-
-
-def _convolution_row(call: Convolution) -> Row:
-    pixels = (float(prod(call.in_size)), float(prod(call.out_size)))
-    return (call.samples, call.in_channels, call.out_channels, call.groups, *pixels, prod(call.kernel), max(call.stride))
-
-
-def _attention_row(call: FusedAttention) -> Row:
-    return (call.heads, call.queries, call.keys, call.head_dim, UNLIKE if call.causal else 1.0)
-
-
-def _product(row: Row, dtype: str, _direction: str) -> Kernel:
+def product_kernel(row: Row, dtype: str) -> Kernel:
+    """Return the kernel of a row of products."""
     batch, m, n, k = (int(size) for size in row[:4])
     return gemm_kernel("measured", Gemm(batch=batch, m=m, n=n, k=k), BYTES.get(dtype, SIXTEEN_BITS))
 
 
-def _convolution(row: Row, dtype: str, direction: str) -> Kernel:
+def convolution_row(shape: Mapping[str, Any]) -> Row:
+    """Return the row of a convolution's shape, as `Convolution` names its sizes, without seconds."""
+    pixels = (float(prod(shape["in_size"])), float(prod(shape["out_size"])))
+    counts = tuple(float(shape[name]) for name in ("samples", "in_channels", "out_channels", "groups"))
+    return (*counts, *pixels, float(prod(shape["kernel"])), float(max(shape["stride"])))
+
+
+def convolution_kernel(row: Row, dtype: str, direction: str) -> Kernel:
+    """Return the kernel of a row of convolutions."""
     samples, ins, outs, groups, pixels_in, pixels_out, taps, stride = (int(size) for size in row[:8])
-    sides = {round(size**0.5) for size in (pixels_in, pixels_out, taps)}
-    square = all(side * side in (pixels_in, pixels_out, taps) for side in sides)
-    in_size, out_size, kernel = (_sides(size, square=square) for size in (pixels_in, pixels_out, taps))
+    sides = (pixels_in, pixels_out, taps)
+    square = all(round(size**0.5) ** 2 == size for size in sides)
+    in_size, out_size, kernel = ((round(size**0.5),) * 2 if square else (size,) for size in sides)
     call = Convolution(
         direction=cast(Direction, direction), samples=samples, in_channels=ins, out_channels=outs, groups=groups, in_size=in_size,
         out_size=out_size, kernel=kernel, stride=(stride,) * len(in_size),
@@ -113,14 +110,32 @@ def _convolution(row: Row, dtype: str, direction: str) -> Kernel:
     )  # fmt: skip
 
 
-def _sides(pixels: int, *, square: bool) -> tuple[int, ...]:
-    return (round(pixels**0.5),) * 2 if square else (pixels,)
+def attention_row(heads: int, queries: int, keys: int, head_dim: int, *, causal: bool) -> Row:
+    """Return the row of an attention's shape, without seconds."""
+    return (float(heads), float(queries), float(keys), float(head_dim), UNLIKE if causal else 1.0)
 
 
-def _attention(row: Row, dtype: str, direction: str) -> Kernel:
+def attention_kernel(row: Row, dtype: str, direction: str) -> Kernel:
+    """Return the kernel of a row of attention."""
     heads, queries, _keys, head_dim = (int(size) for size in row[:4])
     causal = row[4] > CAUSAL
     op = CoreAttention(name="measured", tokens=queries, heads=heads, kv_heads=heads, head_dim=head_dim, causal=causal, dropout=False)
     layout = Layout(micro_batch=1, element_bytes=BYTES.get(dtype, SIXTEEN_BITS), flash=True)
     kernels = op.backward(layout) if direction == "backward" else op.forward(layout)
     return next(kernel for kernel in kernels if kernel.attention is not None)
+
+
+def _product(row: Row, dtype: str, _direction: str) -> Kernel:
+    return product_kernel(row, dtype)
+
+
+def _gemm_row(gemm: Gemm) -> Row:
+    return (float(gemm.batch), float(gemm.m), float(gemm.n), float(gemm.k))
+
+
+def _convolution_row(call: Convolution) -> Row:
+    return convolution_row({field.name: getattr(call, field.name) for field in fields(call)})
+
+
+def _attention_row(call: FusedAttention) -> Row:
+    return attention_row(call.heads, call.queries, call.keys, call.head_dim, causal=call.causal)

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from foretrain.errors import ProfileError
-from foretrain.hardware.load import load_accelerator
+from foretrain.hardware.load import load_accelerator, load_cluster
 from foretrain.hardware.measured import Measured
 from foretrain.models.matmul import gemm_kernel
 from foretrain.models.ops import Gemm
 from foretrain.models.stream import stream_kernel
+from foretrain.sim.collectives import collective, send
 from foretrain.sim.cost import Pricer
+from foretrain.sim.curve import lone_span
 from foretrain.sim.nearness import Nearness
 from foretrain.software.load import load_software
 
@@ -89,3 +91,16 @@ def test_tables_of_a_profile_are_read(tmp_path):
     assert measured.products["bf16"] == ((1.0, 4096.0, 4096.0, 4096.0, 2.5e-4),)
     assert measured.convolutions["bf16"]["weight"][0][-1] == 1e-4
     assert measured.attention["bf16"]["backward"][0][0] == 32
+
+
+def test_measured_messages_take_what_was_measured():
+    cluster = load_cluster("dgx-h100:1")
+    span = lone_span(cluster, 8)
+    plain = collective("all_reduce", 1e8, span, cluster).total_s
+    rows = (("all_reduce", ((8.0, 1e8, 2 * plain),)), ("send", ((2.0, 1e6, 5e-5),)))
+    node = replace(cluster.node, scale_up=replace(cluster.node.scale_up, measured=rows))
+    measured = replace(cluster, node=node)
+    assert collective("all_reduce", 1e8, span, measured).total_s == pytest.approx(2 * plain, rel=1e-3)
+    assert collective("all_gather", 1e8, span, measured) == collective("all_gather", 1e8, span, cluster)
+    assert send(1e6, measured, crosses=False, flows=1).total_s == pytest.approx(5e-5, rel=1e-2)
+    assert send(1e6, measured, crosses=True, flows=1) == send(1e6, cluster, crosses=True, flows=1)
