@@ -96,7 +96,7 @@ def _classes(outputs: torch.Tensor, targets: torch.Tensor | None = None) -> torc
     return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-def _own(outputs: Any, targets: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG001  # what a user's module returns has none
+def _own(outputs: Any, targets: torch.Tensor | None = None) -> torch.Tensor:  # what a user's module returns has none
     """Return the loss that a user's module returns, else the mean square of what it does."""
     own = outputs.get("loss") if isinstance(outputs, dict) else getattr(outputs, "loss", None)
     if isinstance(own, torch.Tensor):

@@ -20,7 +20,6 @@ from foretrain.validate.training.layered import blocks_of
 from foretrain.validate.training.precision import HALVES
 from foretrain.validate.training.ranks import Ranks
 
-
 TORCH_BUCKET = parse("25 MiB", "B")
 """With this, and only where it is not given, torch reduces a first bucket of 1 MiB."""
 
