@@ -13,6 +13,7 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adam", "adamw")
 SCHEDULES = ("gpipe", "1f1b", "interleaved-1f1b", "looped-bfs", "zb-h1", "interleaved-zb", "zb-v", "dualpipe-v")
 """Of torch.distributed.pipelining; its interleaved zero bubble with one chunk a stage is zb-h1."""
+SPLIT_BACKWARD = ("zb-h1", "interleaved-zb", "zb-v", "dualpipe-v")
 ONE_CHUNK = ("gpipe", "1f1b", "zb-h1")
 CUT_BY_TENSOR = ("mlp", "gpt")
 
@@ -28,9 +29,8 @@ def check_case(case: Case, device: str) -> None:
     if case.backend != "torch":
         raise UsageError(f"backend={case.backend} is not torch; this trainer runs cases of backend torch")
     plan = case.plan
-    for check in (_absent, _replicas, _tensor, _pipeline, _recompute):
+    for check in (_absent, _batch, _replicas, _tensor, _pipeline, _recompute):
         check(case, plan)
-    _batch(case)
     _recipe(case, device)
 
 
@@ -114,6 +114,7 @@ def _pipeline(case: Case, plan: Plan) -> None:
         raise PlanError(f"schedule {name} has one chunk a stage, but vpp={plan.vpp}; use interleaved-1f1b, or vpp=1")
     if name not in ONE_CHUNK and plan.vpp == 1:
         raise PlanError(f"schedule {name} needs several chunks a stage, but vpp=1; use vpp=2, or one of {', '.join(ONE_CHUNK)}")
+    _pipeline_batch(case, plan, name)
     blocks = blocks_in(case)
     if blocks is None:
         raise PlanError(f"pp={plan.pp} cannot cut {case.net.factory}: nobody says where its stages begin; use one of {', '.join(list(SIZES)[:3])}")
@@ -124,6 +125,21 @@ def _pipeline(case: Case, plan: Plan) -> None:
         raise PlanError(f"layers_per_stage={'+'.join(map(str, given))} is not {chunks} numbers that sum to {blocks} blocks of {case.net.text}")
 
 
+def _pipeline_batch(case: Case, plan: Plan, name: str) -> None:
+    """Refuse numbers of micro-batches and replicas that torch's schedules do not take."""
+    if name in SPLIT_BACKWARD and plan.dp > 1:
+        raise PlanError(f"schedule {name} with dp={plan.dp}: torch leaves gradients of split backward passes unreduced; use dp=1, or 1f1b")
+    if plan.vpp > 1 and plan.dp > 1 and plan.zero == 0:
+        raise PlanError(f"vpp={plan.vpp} with dp={plan.dp}: torch's DistributedDataParallel takes one chunk a stage; use zero=2 or 3, or vpp=1")
+    if name in SPLIT_BACKWARD and case.compiled:
+        raise PlanError(f"schedule {name} splits backward passes, which torch does not compile; leave compilation out, or use 1f1b")
+    least = {"1f1b": plan.pp, "dualpipe-v": 2 * plan.pp}.get(name, 1)
+    if case.microbatches < least:
+        raise PlanError(f"schedule {name} needs {least} micro-batches at least, but a replica has {case.microbatches}; raise the global batch")
+    if name.startswith("interleaved") and case.microbatches % max(1, case.microbatches // plan.pp):
+        raise PlanError(f"schedule {name} takes {case.microbatches} micro-batches in rounds of pp={plan.pp}; give a multiple of it")
+
+
 def _recompute(case: Case, plan: Plan) -> None:
     share = recompute_share(plan.recompute)
     if share.policy not in ("none", "full"):
@@ -132,8 +148,8 @@ def _recompute(case: Case, plan: Plan) -> None:
         raise PlanError(f"recompute={plan.recompute}: nobody says what the blocks of {case.net.factory} are; use none")
 
 
-def _batch(case: Case) -> None:
-    plan, batch = case.plan, case.recipe.global_batch
+def _batch(case: Case, plan: Plan) -> None:
+    batch = case.recipe.global_batch
     if batch % (plan.dp * plan.micro_batch):
         raise PlanError(f"dp={plan.dp} × micro_batch={plan.micro_batch} does not divide the global batch {batch}; give a multiple of {plan.dp * plan.micro_batch}")
     if plan.replication == FIRST_DEVICE and case.microbatches > 1:
@@ -148,6 +164,10 @@ def _recipe(case: Case, device: str) -> None:
         raise RecipeError("precision tf32 is of NVIDIA GPUs; use fp32, bf16 or fp16 on a cpu")
     if device == "cpu" and plan.replication == FIRST_DEVICE:
         raise PlanError(f"replication={FIRST_DEVICE} is torch.nn.DataParallel, which needs GPUs; use dp without it on a cpu")
+    if device == "cpu" and plan.gradient_compression == "bf16":
+        raise PlanError("gradient_compression=bf16 is a hook for NCCL in torch; use fp16 on a cpu")
+    if recipe.clip == "global" and plan.tp > 1 and plan.dp > 1 and plan.zero == 0:
+        raise RecipeError("clip global with tp and dp: DistributedDataParallel hides how parameters are cut, and so their norm; use zero=2 or 3")
     if recipe.precision == "fp16" and (plan.tp > 1 or plan.pp > 1 or plan.zero >= 1):
         raise RecipeError("precision fp16 needs a gradient scaler, which torch has for whole models only; use bf16, or tp=1, pp=1 and zero 0")
     if recipe.master_weights is not None:
