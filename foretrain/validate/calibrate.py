@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,16 @@ def measure(device: str, budget_s: float, path: Path, *, ranks: int | None, prog
     from foretrain.validate import microbench  # noqa: PLC0415  # brings torch
     from foretrain.validate.calibration.cases import cases_for  # noqa: PLC0415  # as above
     from foretrain.validate.measuring.busy import busy  # noqa: PLC0415  # as above
-    from foretrain.validate.trainer import Settings, run_within  # noqa: PLC0415  # as above
+    from foretrain.validate.trainer import Settings, run_suite  # noqa: PLC0415  # as above
 
     load = busy(device)
     if load:
         raise UsageError(f"this machine is too busy to calibrate: {load.text}; stop what else runs, and start again")
     records = microbench.measure(device, budget_s * (1 - STEPS_SHARE), path, ranks=ranks, progress=progress)
     found = ranks_of(records, device)
-    settings = Settings(device=device, seconds=CASE_S[device], software=bases_of(stamp_of(records)).software)
-    run_within(cases_for(device, found), path, settings, budget_s * STEPS_SHARE, progress)
+    software = bases_of(stamp_of(records)).software
+    settings = Settings(device=device, seconds=CASE_S[device], software=software, budget_s=budget_s * STEPS_SHARE)
+    run_suite(cases_for(device, found), path, settings, progress)
     return read_records(path)
 
 
@@ -99,18 +100,19 @@ def _reported(found: Calibrated, data: Mapping[str, Any], stem: Path) -> Path:
     path = stem.with_suffix(".md")
     try:
         path.write_text(report_text(data), encoding="utf-8")
-        stem.with_suffix(".json").write_text(json.dumps(_finite(data), indent=1) + "\n", encoding="utf-8")
+        stem.with_suffix(".json").write_text(json.dumps(finite(data), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; give a folder that can be written") from error
     plot_calibration(found.stages, stem.with_suffix(".png"))
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain data with nothing where there is no number, as JSON has it."""
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  # not a number
 
 
@@ -132,13 +134,3 @@ def pace(found: Calibrated) -> float | None:
     if stage is None or np.isnan(stage.before).all():
         return None
     return float(np.exp(-np.nanmedian(stage.before)))
-
-
-def without_steps(records: Sequence[Record]) -> list[Record]:
-    """Return the records but for whole steps."""
-    return [record for record in records if record.kind != "step"]
-
-
-def renamed(bases: Bases, cluster: str | None, software: str | None) -> Bases:
-    """Return the bases with the user's own in their place."""
-    return replace(bases, cluster=cluster or bases.cluster, software=software or bases.software)

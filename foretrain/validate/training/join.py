@@ -42,7 +42,7 @@ def _slurm(environment: Mapping[str, str]) -> dict[str, str]:
 def _first_host(nodes: str) -> str:
     """Return the first name of a list such as `node[3-5,9]`, which Slurm itself writes out where it is not plain."""
     if "[" not in nodes:
-        return nodes.split(",")[0] or "127.0.0.1"
+        return nodes.split(",", maxsplit=1)[0] or "127.0.0.1"
     try:
         found = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
