@@ -120,7 +120,7 @@ def _enough_gpus(cases: Sequence[Case]) -> None:
     for case in cases:
         needed = case.plan.ranks if alone or processes(case.plan) == 1 else 1
         if needed > count:
-            raise UsageError(f"{case.name} needs {needed} GPUs, but there are {count}; use a smaller plan, or start it with torchrun on more")
+            raise UsageError(f"{case.name} needs {needed} GPUs, but there are {count}; use a smaller plan, or torchrun on more")
 
 
 def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Progress | None) -> None:
@@ -204,7 +204,7 @@ def _opened(path: Path, device: str) -> list[Record]:
 def _keep(path: Path, case: Case, device: str, answer: dict[str, Any]) -> None:
     """Write what came of a case."""
     failed = {"case": case_data(case), "device": device, "skipped": answer.get("failed")}
-    append_record(path, Record(kind="step", key=key(case, device), data=answer["data"] if "data" in answer else failed))
+    append_record(path, Record(kind="step", key=key(case, device), data=answer.get("data", failed)))
 
 
 def _tell(progress: Progress | None, done: int, total: int, what: str) -> None:

@@ -76,7 +76,7 @@ def run_case(case: Case, options: Options, peers: Peers) -> dict[str, Any]:
 def _mean(losses: list[torch.Tensor], peers: Peers) -> float:
     """Return the mean over the micro-batches of all replicas; processes that hold no output know no loss."""
     found = [value for one in peers.each([float(loss) for loss in losses]) for value in one]
-    return sum(found) / len(found)
+    return float(sum(found)) / len(found)
 
 
 def _name(device: str) -> str:
