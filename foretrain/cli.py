@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from foretrain.cli_options import (
+    CalibrateOptions,
     CollectiveOptions,
     JobOptions,
     LayoutOptions,
@@ -111,6 +112,15 @@ def trace(options: TraceOptions) -> None:
     from foretrain.cli_trace import run_trace  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_trace(options))
+
+
+@app.command()
+@takes(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> None:
+    """Measure this machine within a budget, or take your own runs, and write calibrated profiles with their residuals."""
+    from foretrain.cli_calibrate import run_calibrate  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_calibrate(options))
 
 
 @validate.command("published")

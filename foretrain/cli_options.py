@@ -165,6 +165,25 @@ class TraceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What a calibration takes."""
+
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch sees one.")] = "auto"
+    budget: Annotated[str, typer.Option(help="How long to measure, such as 60s or 5min; the most telling first.", metavar="TIME")] = "120s"
+    ranks: Annotated[int | None, typer.Option(help="Ranks that run together. [default: 2 cores, or every GPU]")] = None
+    measurements: Annotated[
+        Path | None, typer.Option(help="Measurements to go on with, or to fit with --replay. [default: in --out]", metavar="FILE.jsonl")
+    ] = None
+    replay: Annotated[bool, typer.Option("--replay", help="Measure nothing: fit what --measurements holds.")] = False
+    runs: Annotated[Path | None, typer.Option(help="Own measured steps, in the format of published runs.", metavar="RUNS.csv")] = None
+    cluster: Annotated[str | None, typer.Option(help="Node or cluster to start from. [default: by the device]", metavar="NAME|FILE")] = None
+    software: Annotated[str | None, typer.Option(help="Software to start from. [default: by the device]", metavar="NAME|FILE")] = None
+    name: Annotated[str | None, typer.Option(help="Name of the profiles. [default: that of the device]")] = None
+    out: Annotated[Path, typer.Option(help="Folder for measurements, profiles and report.", metavar="DIR")] = Path("calibrated")
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
     """What the trainer takes: a suite, or one case."""
 

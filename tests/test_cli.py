@@ -51,6 +51,10 @@ OPTIONS = {
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
+    "calibrate": {
+        "--device", "--budget", "--ranks", "--measurements", "--replay", "--runs", "--cluster", "--software", "--name", "--out", "--json",
+        "--help",
+    },
     "validate published": {"--out", "--json", "--help"},
     "validate trainer": {
         "--suite", "--model", "--sample", "--sample-dtype", "--plan", "--world-size", "--global-batch", "--precision", "--optimizer",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Settings:
     energy: bool = False
     trace: Path | None = None
     seed: int = 0
+    budget_s: float | None = None
+    """After which no further case is begun; those that are left are for a next start."""
 
     def options(self) -> dict[str, Any]:
         """Return what a process is told."""
@@ -73,7 +76,8 @@ def run_suite(cases: Sequence[Case], path: Path, settings: Settings = Settings()
         if not _run_joined(cases, path, settings, progress):
             return []
     held = {record.key: record for record in of_kind(read_records(path), "step")}
-    return [held[key(case, settings.device)] for case in cases]
+    wanted = [key(case, settings.device) for case in cases]
+    return [held[one] for one in wanted if one in held]
 
 
 def key(case: Case, device: str) -> str:
@@ -122,6 +126,7 @@ def _enough_gpus(cases: Sequence[Case]) -> None:
 def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Progress | None) -> None:
     """Run what is left with processes of its own; those of as many ranks share one start."""
     left = _left(cases, path, settings.device)
+    until_s = None if settings.budget_s is None else time.monotonic() + settings.budget_s
     options, done = settings.options(), len(cases) - len(left)
     for count in sorted({processes(case.plan) for case in left}):
         waiting = [case for case in left if processes(case.plan) == count]
@@ -129,6 +134,8 @@ def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Pr
             try:
                 with Workers(settings.device, count) as workers:
                     while waiting:
+                        if until_s is not None and time.monotonic() > until_s:
+                            return
                         _tell(progress, done, len(cases), waiting[0].name)
                         case = waiting.pop(0)
                         done += 1
