@@ -12,6 +12,7 @@ from foretrain.hardware.measured import Measured, Row
 from foretrain.quantity import Strict, figure_schema, written
 
 DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")
+WIDTHS = ("bf16", "fp32")
 CONVOLVED = ("forward", "data", "weight")
 ATTENDED = ("forward", "backward")
 CLASSES = (
@@ -83,12 +84,13 @@ def _streams(given: Any) -> tuple[Row, ...]:
     return rows
 
 
-def _slowness(given: Any) -> dict[str, float]:
-    found = _keyed(written(given), CLASSES, "slowness")
-    for name, value in found.items():
-        if not _number(value) or not 0.0 < value <= SLOWEST:
-            raise ValueError(f"slowness.{name} is {value!r}; give a number above 0 to {SLOWEST:g}")
-    return {name: float(value) for name, value in found.items()}
+def _slowness(given: Any) -> dict[str, dict[str, float]]:
+    found = _keyed(written(given), WIDTHS, "slowness")
+    for dtype, classes in found.items():
+        for name, value in _keyed(classes, CLASSES, f"slowness.{dtype}").items():
+            if not _number(value) or not 0.0 < value <= SLOWEST:
+                raise ValueError(f"slowness.{dtype}.{name} is {value!r}; give a number above 0 to {SLOWEST:g}")
+    return {dtype: {name: float(value) for name, value in classes.items()} for dtype, classes in found.items()}
 
 
 def _messages(given: Any) -> tuple[tuple[str, tuple[Row, ...]], ...]:
@@ -111,7 +113,7 @@ class MeasuredFile(Strict):
     convolutions: Annotated[dict[str, Any], BeforeValidator(_convolutions), _TABLES] = Field(default_factory=dict)
     attention: Annotated[dict[str, Any], BeforeValidator(_attention), _TABLES] = Field(default_factory=dict)
     streams: Annotated[tuple[Any, ...], BeforeValidator(_streams), _ROWS] = ()
-    slowness: Annotated[dict[str, float], BeforeValidator(_slowness), _TABLES] = Field(default_factory=dict)
+    slowness: Annotated[dict[str, Any], BeforeValidator(_slowness), _TABLES] = Field(default_factory=dict)
 
     def tables(self) -> Measured:
         """Return what the simulator reads."""

@@ -14,6 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 FP32_BYTES = 4.0
+WIDE = " in 32 bits"
+"""Ends the class of a memory-bound kernel that stays in fp32 where the compute dtype has 16 bits."""
 
 
 class KernelKind(IntEnum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from foretrain.models.ops import FP32_BYTES, WIDE
 from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_rules import CLASSES
 from foretrain.models.trace_run import Run
@@ -80,9 +81,12 @@ def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Recor
 
 def classes_of(records: Sequence[Record], element_bytes: int) -> tuple[tuple[str, float], ...]:
     """Return the shares of what records move by class of op, where it is no elementwise one."""
-    moved: Counter[str] = Counter()
+    moved: dict[str, float] = defaultdict(float)
     for record in records:
-        moved[CLASSES.get(record.name, "")] += sum(one.elements * element_bytes + one.octets for one in (*record.reads, *record.writes))
+        touched = (*record.reads, *record.writes)
+        narrow, wide = sum(one.elements for one in touched) * element_bytes, sum(one.octets for one in touched)
+        name = CLASSES.get(record.name, "")
+        moved[name + WIDE if name and element_bytes < FP32_BYTES and wide > narrow else name] += narrow + wide
     total = sum(moved.values())
     shares = {name: round(part / total, 5) for name, part in sorted(moved.items()) if name and total}
     return tuple((name, share) for name, share in shares.items() if share)

@@ -13,15 +13,17 @@ from foretrain.hardware.accelerator import Accelerator
 from foretrain.hardware.measured import Measured, Row
 from foretrain.models.attention import CoreAttention
 from foretrain.models.matmul import gemm_kernel
-from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, KernelKind, Layout
+from foretrain.models.ops import WIDE, Convolution, FusedAttention, Gemm, Kernel, KernelKind, Layout
 from foretrain.sim.nearness import Nearness
 
 NOTHING_MEASURED = Measured()
 BYTES = {"fp32": 4.0, "tf32": 4.0}
 SIXTEEN_BITS = 2.0
-UNLIKE = 16.0
-"""Written for a causal mask in a row, 1 for none: four octaves, so that a call with a mask is never near one without."""
+UNLIKE = 256.0
+"""Written for a causal mask in a row, 1 for none: eight octaves, so that a call with a mask is never near one without."""
 CAUSAL = 2.0
+ALIGNED = 8
+"""Sides of a product that matrix units take come in multiples of 16 bytes: 8 elements of 16 bits."""
 
 Direction = Literal["forward", "data", "weight"]
 Bound = Callable[[Kernel], float]
@@ -52,9 +54,19 @@ class Corrections:
         self.streams = Streams(self._measured.streams) if self._measured.streams else None
 
     def slowness(self, classes: tuple[tuple[str, float], ...]) -> float:
-        """Return how much longer a kernel takes than an elementwise one for the classes of op that it is made of."""
+        """Return how much longer a kernel takes than an elementwise one for the classes of op that it is made of.
+
+        Per byte, 32 bits are quicker where a class is bound by what it does to each element; a class marked as wide is in 32 bits
+        whatever the compute dtype.
+        """
+        own = "fp32" if self._dtype in BYTES else "bf16"
+        return 1.0 + sum(share * (self._slowness(name, own) - 1.0) for name, share in classes)
+
+    def _slowness(self, name: str, own: str) -> float:
+        plain = name.removesuffix(WIDE)
+        dtype, other = ("fp32", "bf16") if plain != name or own == "fp32" else ("bf16", "fp32")
         known = self._measured.slowness
-        return 1.0 + sum(share * (known.get(name, 1.0) - 1.0) for name, share in classes)
+        return known.get(dtype, {}).get(plain, known.get(other, {}).get(plain, 1.0))
 
     def factor(self, kernel: Kernel) -> float:
         """Return measured over priced time near the shape of a kernel."""
@@ -62,12 +74,13 @@ class Corrections:
             return 1.0
         dtype = kernel.dtype or self._dtype
         if kernel.gemm is not None and kernel.kind == KernelKind.GEMM:
-            return self._near("products", dtype, "", _gemm_row(kernel.gemm))
+            return self._near("products", dtype, "", _placed("products", _gemm_row(kernel.gemm)))
         if kernel.convolution is not None:
             return self._near("convolutions", dtype, kernel.convolution.direction, _convolution_row(kernel.convolution))
         if kernel.attention is not None:
             direction = "backward" if kernel.attention.backward else "forward"
-            return self._near("attention", dtype, direction, _attention_row(kernel.attention))
+            # Fused attention of fp32 data does not use the matrix units, whatever products are allowed.
+            return self._near("attention", "fp32" if dtype == "tf32" else dtype, direction, _attention_row(kernel.attention))
         return 1.0
 
     def _near(self, table: str, dtype: str, direction: str, shape: Row) -> float:
@@ -75,10 +88,18 @@ class Corrections:
         if key not in self._tables:
             rows = getattr(self._measured, table).get(dtype, ())
             rows = rows.get(direction, ()) if direction and rows else rows
+            rows = tuple((*_placed(table, row[:-1]), row[-1]) for row in rows)
             make = {"products": _product, "convolutions": convolution_kernel, "attention": attention_kernel}[table]
             self._tables[key] = Nearness(rows, lambda row: self._bound_s(make(row, dtype, direction))) if rows else None
         nearness = self._tables[key]
         return 1.0 if nearness is None else nearness.factor(shape)
+
+
+def _placed(table: str, shape: Row) -> Row:
+    """Return a shape as it is compared with others: products whose sides the matrix units take are never near those with odd ones."""
+    if table != "products":
+        return shape
+    return (*shape, 1.0 if all(size % ALIGNED == 0 for size in shape[1:4]) else UNLIKE)
 
 
 def product_kernel(row: Row, dtype: str) -> Kernel:

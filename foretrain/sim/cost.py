@@ -69,6 +69,9 @@ class Pricer:
         self.dtype = dtype
         self.attention = attention_kernel(software, accelerator)
         self._peak = accelerator.peak_flop_per_s[dtype]
+        # Kernels of fused attention multiply fp32 data on vector units; tf32 is a mode of products.
+        peaks = accelerator.peak_flop_per_s
+        self._fused_peak = peaks.get("fp32", self._peak) if dtype == "tf32" else self._peak
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
@@ -209,7 +212,7 @@ class Pricer:
         top = curve.backward if call.backward else curve.forward
         narrow = min(1.0, max(0.0, log2(128 / call.head_dim))) if call.head_dim < 128 else 0.0
         efficiency = top * (1 - narrow * (1 - curve.narrow_head)) * call.keys / (call.keys + curve.half_length)
-        return flop / (self._peak * efficiency)
+        return flop / (self._fused_peak * efficiency)
 
     def _convolution_s(self, call: Convolution) -> float:
         return self.gemm_s(call.gemm) if self._convolver is None else self._convolver.math_s(call)

@@ -85,6 +85,11 @@ def host_leg(name: str, seconds: float) -> Leg:
     return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
 
 
+def issue_leg(name: str, seconds: float) -> Leg:
+    """Return work of the host that the device need not wait for, while it has some of its own left."""
+    return Leg(name=name, device_s=0.0, lead_s=seconds, launch_s=seconds, class_s={}, joules={})
+
+
 def waiting(leg: Leg, busy: float, kind: str) -> Leg:
     """Return a leg that works a share `busy` of its time and waits for other ranks in the rest, which is of class `kind`."""
     if busy == 1.0:

@@ -46,8 +46,17 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         model_flop=0.0,
         classes=OPTIMIZER,
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
-        launches=FUSED_LAUNCHES if fused else rule.eager_launches * trained_tensors(unit.block for chunk in state.units for unit in chunk),
+        launches=FUSED_LAUNCHES if fused else rule.eager_launches * _tensors(state),
     )
+
+
+def bookkeeping_s(state: StageState, recipe: Recipe, software: Software) -> float:
+    """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor."""
+    return software.host.tensor_s * RULES[recipe.optimizer].eager_launches * _tensors(state)
+
+
+def _tensors(state: StageState) -> int:
+    return trained_tensors(unit.block for chunk in state.units for unit in chunk)
 
 
 def _eager_bytes(rule: Rule, update: float) -> float:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
-from foretrain.sim.inline import host_leg
+from foretrain.sim.inline import host_leg, issue_leg
 from foretrain.sim.offload import host_update
 from foretrain.sim.offload_parts import offloaded
-from foretrain.sim.optimizer import optimizer_kernels
+from foretrain.sim.optimizer import bookkeeping_s, optimizer_kernels
 from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BACKWARD, FORWARD, INPUT, WEIGHT, BlockPass, Passes
 from foretrain.sim.placement import Span
@@ -109,7 +109,9 @@ class StageWork:
     def _step(self, kernels: tuple[Kernel, ...]) -> Segment:
         context = self.context
         operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
-        leg = joined([self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels], "optimizer")
+        kept_s = bookkeeping_s(self.state, context.placement.recipe, context.software)
+        lists = (issue_leg("tensors of the optimizer", kept_s),) if kept_s else ()
+        leg = joined([*lists, *(self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels)], "optimizer")
         leg = replace(leg, class_s={OPTIMIZER: leg.device_s})
         step = host_leg("step overhead", context.software.host.step_s)
         exchanged = optimizer_exchanges(context.placement, self.stage, self.state, self.passes, context.numbers)

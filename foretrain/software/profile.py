@@ -57,9 +57,11 @@ class HostCost:
     step_s: float
     """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
     microbatch_s: float
+    """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
+    tensor_s: float = 0.0
+    """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
     input_overlapped: bool = True
     """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
-    """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ class HostFile(Strict):
     blocking: bool
     step_s: Number
     microbatch_s: Number
+    tensor_s: Number = 0.0
     input_overlapped: bool = True
 
 

@@ -39,6 +39,8 @@ def test_a_measured_product_takes_what_was_measured_and_a_far_one_what_the_curve
     slow = _bound(plain.work(_kernel(SHAPE))) * 1.7
     pricer = _with(Measured(products={"bf16": ((*SHAPE, slow),)}))
     assert _bound(pricer.work(_kernel(SHAPE))) == pytest.approx(slow, rel=1e-3)
+    odd = (1.0, 4095.0, 4095.0, 4095.0)
+    assert _bound(pricer.work(_kernel(odd))) == pytest.approx(_bound(plain.work(_kernel(odd))), rel=0.02)
     far = (1.0, 128.0, 65536.0, 64.0)
     assert _bound(pricer.work(_kernel(far))) == pytest.approx(_bound(plain.work(_kernel(far))), rel=0.02)
 
@@ -52,13 +54,16 @@ def test_between_two_measurements_the_correction_lies_between_theirs():
 
 
 def test_streams_pass_through_their_points_and_grow_in_proportion_beyond():
-    pricer = _with(Measured(streams=((1e6, 4e-6), (1e8, 6e-5)), slowness={"norm": 1.5}))
+    pricer = _with(Measured(streams=((1e6, 4e-6), (1e8, 6e-5)), slowness={"bf16": {"norm": 1.5}}))
     software = EAGER.stream_scale
     assert pricer.stream_s(1e6) * software == pytest.approx(4e-6)
     assert pricer.stream_s(1e9) * software == pytest.approx(6e-4)
     assert pricer.stream_s(2e6, 2) * software == pytest.approx(8e-6)
     half = stream_kernel("norm and others", 1e8, 1, (("norm", 0.5),))
     assert pricer.moving_s(half) * software == pytest.approx(6e-5 * 1.25)
+    wide = stream_kernel("norm in fp32", 1e8, 1, (("norm in 32 bits", 1.0),))
+    both = _with(Measured(streams=((1e6, 4e-6), (1e8, 6e-5)), slowness={"bf16": {"norm": 1.5}, "fp32": {"norm": 1.2}}))
+    assert both.moving_s(wide) * software == pytest.approx(6e-5 * 1.2)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +73,8 @@ def test_streams_pass_through_their_points_and_grow_in_proportion_beyond():
         ("products: {value: {bf16: [[1, 2, 3, 1e-3]]}, source: bench}", "5 numbers"),
         ("products: {value: {bf16: [[1, 2, 3, 4, 0]]}, source: bench}", "above 0"),
         ("streams: {value: [[1e6, 1e-3], [1e5, 1e-2]], source: bench}", "out of order"),
-        ("slowness: {value: {nrom: 2}, source: bench}", "norm"),
-        ("slowness: {value: {norm: 2}, source: bnech}", "bench"),
+        ("slowness: {value: {bf16: {nrom: 2}}, source: bench}", "norm"),
+        ("slowness: {value: {bf16: {norm: 2}}, source: bnech}", "bench"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path, table, words):
@@ -85,7 +90,7 @@ def test_tables_of_a_profile_are_read(tmp_path):
         "base: h100-sxm\nname: mine\nsources:\n  bench: {title: measured here, kind: measurement}\nmeasured:\n"
         "  products: {value: {bf16: [[1, 4096, 4096, 4096, 2.5e-4]]}, source: bench}\n"
         "  convolutions: {value: {bf16: {weight: [[8, 64, 64, 1, 3136, 3136, 9, 1, 1e-4]]}}, source: bench}\n"
-        "  attention: {value: {bf16: {backward: [[32, 1024, 1024, 64, 16, 1e-4]]}}, source: bench}\n"
+        "  attention: {value: {bf16: {backward: [[32, 1024, 1024, 64, 256, 1e-4]]}}, source: bench}\n"
     )
     measured = load_accelerator(str(path)).measured
     assert measured.products["bf16"] == ((1.0, 4096.0, 4096.0, 4096.0, 2.5e-4),)

@@ -12,7 +12,7 @@ from foretrain.software.load import load_software
 from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.chips import accelerator_named
 
-CPU_NODE, CPU_SOFTWARE, GPU_SOFTWARE = "cpu-cores", "pytorch-cpu", "pytorch-eager"
+CPU_NODE, CPU_SOFTWARE, GPU_SOFTWARE = "cpu-cores", "pytorch-cpu", "pytorch-loop"
 PLAIN = ("hgx-", "pcie-", "dgx-")
 """Nodes of no cloud, which are taken first."""
 

@@ -13,12 +13,14 @@ from foretrain.validate.records import Record
 
 FORWARD = ("grad", "module_grad", "linear")
 """Benches of an op that joins a graph."""
+MANY, SMALL_PIECE = 100, 2**12
+"""Tensors, and elements of each, from and to which an update is all host."""
 LARGEST_PIECE = 2**16
 """Elements of a tensor from which an update is bound by what it moves, not by its launches."""
 
 
 def host_costs(machine: Machine, records: Sequence[Record]) -> Machine:
-    """Return the machine with the host's time per op, that of forward and backward alike, and the least time of a kernel."""
+    """Return the machine with the host's time per op, of forward and backward alike, the least time of a kernel, and the gap after it."""
     costs = {record.data["shape"]["what"]: record.data["seconds"]["median"] for record in _benches(records, "launch")}
     forward = [costs[what] for what in FORWARD if what in costs]
     found: dict[str, float] = {}
@@ -26,7 +28,22 @@ def host_costs(machine: Machine, records: Sequence[Record]) -> Machine:
         found["software.host.launch_s"] = (statistics.median(forward) + costs["backward"]) / 2
     if "graph" in costs:
         found["accelerator.kernel_floor_s"] = costs["graph"]
+    if "graph" in costs and "gap" in costs:
+        found["software.host.launch_gap_s"] = max(0.0, costs["gap"] - costs["graph"])
+    lists = _lists_s(records)
+    if lists is not None and not machine.software.host.blocking:
+        found["software.host.tensor_s"] = lists
     return machine.set({path: float(f"{value:.3g}") for path, value in found.items()})
+
+
+def _lists_s(records: Sequence[Record]) -> float | None:
+    """Return the host's time for a tensor and an operation of an update, from updates of many small tensors; None without them."""
+    found = []
+    for record in _benches(records, "optimizer"):
+        shape, host_s = record.data["shape"], record.data.get("host_s")
+        if shape["name"] in RULES and host_s and shape["tensors"] >= MANY and shape["elements"] / shape["tensors"] <= SMALL_PIECE:
+            found.append(host_s["median"] / (shape["tensors"] * RULES[shape["name"]].eager_launches))
+    return statistics.median(found) if found else None
 
 
 def optimizer_slowness(machine: Machine, records: Sequence[Record]) -> dict[str, float]:

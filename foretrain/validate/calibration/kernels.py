@@ -79,16 +79,16 @@ def _made(record: Record, what: str, row: tuple[float, ...], kernel: Kernel, sec
 
 
 def priced_s(machine: Machine, points: Sequence[Point]) -> Vector:
-    """Return what a machine takes for each kernel, back to back: the device's time, or the host's where that is longer.
+    """Return what a machine takes for each kernel, back to back: the device's time, which a host that is its own device adds to.
 
-    A host that is its own device (`blocking`) takes both.
+    Kernels of other devices are measured from a full queue, so that they never wait for their host.
     """
     host = machine.software.host
     pricers = {dtype: Pricer(machine.accelerator, machine.software, dtype) for dtype in {point.dtype for point in points}}
     found = []
     for point in points:
         work = pricers[point.dtype].work(point.kernel)
-        found.append(work.device_s + work.host_s if host.blocking else max(work.device_s, work.host_s))
+        found.append(work.device_s + work.host_s if host.blocking else work.device_s)
     return np.array(found)
 
 

@@ -143,7 +143,7 @@ def _tables(measured: Measured) -> dict[str, Any]:
         "convolutions": {dtype: {way: _lists(rows) for way, rows in tables.items()} for dtype, tables in measured.convolutions.items()},
         "attention": {dtype: {way: _lists(rows) for way, rows in tables.items()} for dtype, tables in measured.attention.items()},
         "streams": _lists(measured.streams),
-        "slowness": dict(measured.slowness),
+        "slowness": {dtype: dict(classes) for dtype, classes in measured.slowness.items()},
     }
     return {name: {"value": value, "source": SOURCE} for name, value in found.items() if value}
 

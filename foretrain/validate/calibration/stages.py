@@ -93,7 +93,7 @@ def _optimizer(found: Calibrated, records: Sequence[Record]) -> Calibrated:
     measured = found.machine.accelerator.measured
     if not slower or measured is None:
         return found
-    again = replace(measured, slowness={**measured.slowness, **slower})
+    again = replace(measured, slowness={**measured.slowness, "fp32": {**measured.slowness.get("fp32", {}), **slower}})
     return replace(found, machine=found.machine.on(replace(found.machine.accelerator, measured=again)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,15 +21,15 @@ ALIKE = 1.25
 DIGITS = 4
 
 
-def tabulated(machine: Machine, points: Sequence[Point], slowness: Mapping[str, float] | None = None) -> Machine:
-    """Return the machine with tables of the kernels; `slowness` are classes known from elsewhere, such as the optimizer's."""
+def tabulated(machine: Machine, points: Sequence[Point]) -> Machine:
+    """Return the machine with tables of the kernels."""
     streams = stream_rows(machine, points)
     measured = Measured(
         products={dtype: tuple(rows) for dtype, rows in _grouped(machine, points, "matmul").items()},
         convolutions=_directed(machine, points, "convolution"),
         attention=_directed(machine, points, "attention"),
         streams=streams,
-        slowness={**_slowness(machine, points, streams), **(slowness or {})},
+        slowness=_slowness(machine, points, streams),
     )
     return machine.on(replace(machine.accelerator, measured=measured))
 
@@ -58,16 +58,17 @@ def device_s(machine: Machine, point: Point) -> float:
     return max(point.seconds - spent, 0.1 * point.seconds) / launches
 
 
-def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...]) -> dict[str, float]:
+def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...]) -> dict[str, dict[str, float]]:
     """Return how much longer each class takes per byte than elementwise kernels of its size, in the middle of what was measured."""
     if not streams:
         return {}
-    curve, found = Streams(streams), defaultdict(list)
+    curve = Streams(streams)
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
         name = STREAM_CLASSES.get(point.what, "") if point.bench == "stream" else ""
         if name and point.row[0] >= LARGE_BYTES:
-            found[name].append(device_s(machine, point) / curve.seconds(point.row[0]))
-    return {name: round(statistics.median(ratios), 3) for name, ratios in sorted(found.items())}
+            found[point.dtype][name].append(device_s(machine, point) / curve.seconds(point.row[0]))
+    return {dtype: {name: round(statistics.median(one), 3) for name, one in sorted(found[dtype].items())} for dtype in sorted(found)}
 
 
 def _grouped(machine: Machine, points: Sequence[Point], bench: str) -> dict[str, list[Row]]:
