@@ -10,12 +10,15 @@ from foretrain.cli_output import columns, progress, say, say_json, warn
 from foretrain.errors import UsageError
 from foretrain.sim.recipe import Recipe
 from foretrain.validate.case import Case, net_of, plan_of
+from foretrain.validate.devices import device_of, gpus
 from foretrain.validate.records import Record
 from foretrain.validate.trainer import Settings, measured, run_suite
-from foretrain.validate.training.refusals import DEVICES, processes
+from foretrain.validate.training.refusals import processes
 from foretrain.validate.training.suites import name_of, suite_of
 
 FAILED = 2
+CPU_RANKS = 2
+"""Processes of a suite on a CPU."""
 LISTED = 2
 """Failures that are told in full."""
 
@@ -26,7 +29,7 @@ def run_trainer(options: TrainerOptions) -> int:
         raise UsageError("give --suite quick for many cases, or --model gpt:layers=4 for one")
     if options.seconds is not None and not 0 < options.seconds <= 3600:
         raise UsageError(f"--seconds {options.seconds:g} is no time to measure; give more than 0 and at most 3600")
-    device = _device(options.device)
+    device = device_of(options.device)
     cases = _suite(options, device) if options.suite else [_case(options)]
     settings = Settings(
         device=device, seconds=options.seconds, software=options.software, energy=options.energy, trace=options.trace, seed=options.seed
@@ -41,30 +44,10 @@ def run_trainer(options: TrainerOptions) -> int:
     return _failures(records, options.out)
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        if name not in DEVICES:
-            raise UsageError(f"device {name!r} is unknown; use auto, {' or '.join(DEVICES)}")
-        return name
-    try:
-        import torch  # noqa: PLC0415  # torch is heavy and optional
-    except ImportError:
-        return "cpu"  # the trainer itself says what is missing
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _suite(options: TrainerOptions, device: str) -> list[Case]:
     if options.plan or options.global_batch:
         raise UsageError(f"--suite {options.suite} has plans and batches of its own; leave out --plan and --global-batch")
-    return suite_of(str(options.suite), device, options.world_size or _ranks(device))
-
-
-def _ranks(device: str) -> int:
-    if device == "cpu":
-        return 2
-    import torch  # noqa: PLC0415  # torch is heavy and optional
-
-    return torch.cuda.device_count()
+    return suite_of(str(options.suite), device, options.world_size or (CPU_RANKS if device == "cpu" else max(1, gpus())))
 
 
 def _case(options: TrainerOptions) -> Case:

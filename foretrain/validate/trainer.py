@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from foretrain.errors import OutputError, UsageError
 from foretrain.software.load import load_software
 from foretrain.validate.case import Case, case_data
+from foretrain.validate.devices import gpus
 from foretrain.validate.records import Record, append_record, of_kind, read_records
 from foretrain.validate.training.join import joined
 from foretrain.validate.training.launch import LostError, Workers
@@ -111,9 +112,7 @@ def check_suite(cases: Sequence[Case], device: str) -> None:
 
 
 def _enough_gpus(cases: Sequence[Case]) -> None:
-    import torch  # noqa: PLC0415  # torch is heavy and optional
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = gpus()
     if not count:
         raise UsageError("device cuda is not there: torch sees no GPU; use cpu, or a torch built for the GPU's driver")
     alone = joined(os.environ) is None
@@ -150,7 +149,7 @@ def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Pr
 
 def _run_joined(cases: Sequence[Case], path: Path, settings: Settings, progress: Progress | None) -> bool:
     """Run what is left with the processes of a launch; returns whether this is the first of them, which writes."""
-    from foretrain.validate.training.worker import answer, join  # noqa: PLC0415  # brings torch
+    from foretrain.validate.training.worker import answer, join, leave  # noqa: PLC0415  # brings torch
 
     peers = join(settings.device)
     other = next((case for case in cases if processes(case.plan) != peers.count), None)
@@ -166,6 +165,7 @@ def _run_joined(cases: Sequence[Case], path: Path, settings: Settings, progress:
             _keep(path, case, settings.device, found)
         if "failed" in found:
             raise UsageError(f"{name}: {found['failed']}; start again for the rest, this case comes last then")
+    leave(peers)
     return bool(first)
 
 

@@ -10,10 +10,10 @@ from foretrain.sim.recipe import Recipe
 from foretrain.sim.recompute_share import recompute_share
 from foretrain.sim.replication import ALL_REDUCE, FIRST_DEVICE
 from foretrain.validate.case import Case
+from foretrain.validate.devices import DEVICES
 from foretrain.validate.training.refusals_cut import Rule, pipeline_rules, tensor_rules
 from foretrain.validate.training.sizes import check_net
 
-DEVICES = ("cpu", "cuda")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "adam", "adamw")
 

@@ -43,16 +43,14 @@ def replicate(module: nn.Module, case: Case, ranks: Ranks, bucket_bytes: float) 
 
 
 def shard(module: nn.Module, case: Case, ranks: Ranks) -> nn.Module:
-    """Return a module whose blocks, ends and rest are each a unit of FSDP2."""
+    """Return a module whose blocks are each a unit of FSDP2, and its ends one together, as PyTorch's own example has them."""
     plan, precision = case.plan, case.recipe.precision
     mesh = ranks.sharded()
     policy = MixedPrecisionPolicy()
     if precision in HALVES:
         reduced = torch.float32 if case.recipe.grad_dtype == "fp32" else HALVES[precision]
         policy = MixedPrecisionPolicy(param_dtype=HALVES[precision], reduce_dtype=reduced)
-    ends = [getattr(module, name, None) for name in ("stem", "head")]
-    units = [*blocks_of(module), *(one for one in ends if isinstance(one, nn.Module))]
-    for unit in (*(one for one in units if any(True for _ in one.parameters())), module):
+    for unit in (*blocks_of(module), module):
         fully_shard(unit, mesh=mesh, reshard_after_forward=plan.zero == 3, mp_policy=policy)
     return module
 

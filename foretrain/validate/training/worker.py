@@ -47,6 +47,15 @@ def join(device: str, where: str | None = None) -> Any:
     return Peers()
 
 
+def leave(peers: Any) -> None:
+    """End a launch that all processes have come to the end of."""
+    import torch.distributed as dist  # noqa: PLC0415  # torch is heavy and optional
+
+    peers.meet()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def answer(job: Mapping[str, Any], peers: Any) -> dict[str, Any]:
     """Return {"data": ...} of a job's case, or {"failed": reason}; after a failure the other processes may be anywhere."""
     from foretrain.validate.case import case_of  # noqa: PLC0415
