@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -27,6 +28,17 @@ class Flow(NamedTuple):
     arrived_s: float
 
 
+class Transfer(NamedTuple):
+    """One collective (all_reduce and the like) or message (send, recv) of a rank, its class, and the bytes of the full tensor."""
+
+    rank: int
+    op: str
+    kind: str
+    size_bytes: float
+    start_s: float
+    end_s: float
+
+
 class MemoryPoint(NamedTuple):
     """Bytes in use on a rank from `time_s` on."""
 
@@ -43,6 +55,10 @@ class SimulatedRank:
     stage: int
     label: str
     multiplicity: int
+    breakdown: Mapping[str, float] = field(default_factory=dict)
+    """Its seconds by class, which sum to the step."""
+    hidden: Mapping[str, float] = field(default_factory=dict)
+    """Its seconds of communication by kind that ran behind compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +73,5 @@ class Timeline:
     step_s: float
     baseline_w: float
     """Power of one accelerator and its share of host and network while it does nothing."""
+    transfers: tuple[Transfer, ...] = ()
+    """Collectives and messages in the order they began; those inside passes only where every kernel was played."""
