@@ -32,7 +32,8 @@ class TimelineRecorder:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = max(leg.class_s, key=leg.class_s.__getitem__, default="host")
-        self.slices.append(Slice(rank.index, 0, leg.name, kind, start_s, end_s - start_s, sum(leg.joules.values())))
+        launches, work = (leg.launches, leg.work) if isinstance(leg, Leg) else (0, "")
+        self.slices.append(Slice(rank.index, 0, leg.name, kind, start_s, end_s - start_s, sum(leg.joules.values()), launches, work))
         if isinstance(leg, Leg) and leg.transfer is not None and leg.transfer.op:
             self.transfers.append(Transfer(rank.index, leg.transfer.op, leg.kind, leg.transfer.size_bytes, start_s, end_s))
 

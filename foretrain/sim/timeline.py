@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 
 class Slice(NamedTuple):
-    """One stretch of one stream. `kind` is a breakdown class; `joules` is the dynamic energy it adds, spread evenly."""
+    """One stretch of one stream. `kind` is a breakdown class; `joules` is the dynamic energy it adds, spread evenly.
+
+    `launches` counts its kernels, and `work` says what they are (gemm, convolution, attention, stream) where they are alike.
+    """
 
     rank: int
     stream: int
@@ -17,6 +20,8 @@ class Slice(NamedTuple):
     start_s: float
     duration_s: float
     joules: float
+    launches: int = 0
+    work: str = ""
 
 
 class Flow(NamedTuple):

@@ -121,7 +121,7 @@ def _slices(slices: Iterable[Slice]) -> Iterator[str]:
     Start + duration may pass the next start by a rounding of doubles, and readers drop slices that overlap: hence the one nanosecond.
     """
     ends: dict[tuple[int, int], int] = {}
-    for rank, stream, name, kind, start_s, duration_s, joules in slices:
+    for rank, stream, name, kind, start_s, duration_s, joules, *_ in slices:
         before = ends.get((rank, stream), 0)
         begin = round(start_s * 1e9)
         if begin == before - 1:
