@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from foretrain.validate.comparing.parting_text import format_parting
 from foretrain.validate.comparing.trace_file import Trace, read_trace
 from foretrain.validate.comparing.verdict_summary import report_data
 from foretrain.validate.comparing.verdict_text import format_report, format_verdicts
-from foretrain.validate.records import read_records
+from foretrain.validate.records import Record, read_records
 
 RECORDS = ".jsonl"
 OF_THE_MACHINE = frozenset({"cluster", "software", "power_cap", "clock", "settings", "seed"})
@@ -33,7 +33,8 @@ def run_compare(only: CompareOptions, options: ComparedJobOptions, layout: Layou
     folder = None if only.out is None else ready_folder(only.out)
     if only.file.suffix == RECORDS:
         _refuse_of_traces(only)
-        return _verdicts(only, folder, _predictor(options, layout, only, f"{only.file}"))
+        records = read_records(only.file)
+        return _verdicts(records, _predictor(options, layout, only, f"{only.file}"), folder, as_json=only.json)
     trace = read_trace(only.file)
     comparison = compare_trace(trace, _prediction(trace, only, options, layout), step=only.step)
     data = comparison.to_dict()
@@ -74,16 +75,15 @@ def _write_comparison(comparison: Comparison, data: Mapping[str, Any], folder: P
 # ── measurements ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _verdicts(only: CompareOptions, folder: Path | None, predict: Predict) -> int:
-    records = read_records(only.file)
+def _verdicts(records: Sequence[Record], predict: Predict, folder: Path | None, *, as_json: bool) -> int:
     found, machine = compare_records(records, predict), machine_of(records)
     data = report_data(found, machine)
-    if only.json:
+    if as_json:
         say_json(data)
     else:
         say(cut(format_verdicts(found)))
     if folder is not None:
-        _write_verdicts(found, data, folder, say_so=not only.json)
+        _write_verdicts(found, data, folder, say_so=not as_json)
     return 0
 
 
@@ -111,9 +111,10 @@ def _predictor(options: ComparedJobOptions, layout: LayoutOptions, only: Compare
     if misplaced is not None:
         raise UsageError(f"{what} says model, plan and recipe itself; leave out --set {misplaced}.{next(iter(settings[misplaced]))}")
     cluster, (software, _) = read_cluster(options, settings), read_software(options, settings)
-    predict_case = importlib.import_module("foretrain.validate.predict_case").predict_case
 
     def predict(case: Case) -> Prediction:
+        # Brings torch, which only a case that is predicted needs.
+        predict_case = importlib.import_module("foretrain.validate.predict_case").predict_case
         prediction: Prediction = predict_case(case, cluster=cluster, software=software)
         return prediction
 
@@ -122,7 +123,8 @@ def _predictor(options: ComparedJobOptions, layout: LayoutOptions, only: Compare
 
 def _given(options: JobOptions | LayoutOptions, apart: frozenset[str]) -> list[str]:
     """Return the options that are not as they are without being given, but those `apart`."""
-    return [f"--{one.name.replace('_', '-')}" for one in fields(options) if one.name not in apart and getattr(options, one.name) != one.default]
+    changed = [one.name for one in fields(options) if getattr(options, one.name) != one.default]
+    return [f"--{name.replace('_', '-')}" for name in changed if name not in apart]
 
 
 def _refuse_of_traces(only: CompareOptions) -> None:

@@ -97,7 +97,8 @@ def machine_of(records: Sequence[Record]) -> Mapping[str, Any] | None:
 def _heading(one: Comparison) -> list[str]:
     trace, chosen = one.trace, one.chosen
     which = "the whole trace" if chosen.step.number is None else f"step {chosen.step.number}"
-    among = "" if chosen.steps == 1 else f" of {chosen.steps} ({show(chosen.least_s, 's')} to {show(chosen.most_s, 's')})"
+    spread = f"{show(chosen.least_s, 's')} to {show(chosen.most_s, 's')}"
+    among = "" if chosen.steps == 1 else f" ({chosen.steps} steps were marked, {spread})"
     rank = "" if trace.rank is None else f", rank {trace.rank} of {trace.world_size}"
     device = f", {trace.device_name}" if trace.device_name else ""
     prediction = one.prediction

@@ -16,6 +16,8 @@ from foretrain.validate.comparing.trace_file import DEVICE, Trace
 
 _SPAN = "Trace"
 """Category of the profiler's own span, which is no part of the program."""
+DIGITS = 3
+"""Of microseconds: a trace has nanoseconds."""
 _SHOWN = ("thread_name", "thread_sort_index")
 
 
@@ -53,9 +55,10 @@ def _measured(trace: Trace, step: Step, lead_s: float, first: int) -> Iterator[s
         begin_us = event.get("ts")
         if event.get("ph") == "M" or event.get("cat") == _SPAN or not isinstance(begin_us, int | float):
             continue
-        if (device_us if event.get("cat") in DEVICE else host_us) <= begin_us <= end_us:
+        from_us = device_us if event.get("cat") in DEVICE else host_us
+        if round(from_us, DIGITS) <= round(begin_us, DIGITS) < round(end_us, DIGITS):
             number = numbers.setdefault(str(event.get("pid")), first + len(numbers))
-            yield json.dumps({**event, "pid": number, "ts": round(begin_us - zero_us, 3)})
+            yield json.dumps({**event, "pid": number, "ts": round(begin_us - zero_us, DIGITS)})
     yield from _names(trace, numbers)
 
 

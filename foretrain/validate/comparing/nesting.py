@@ -38,7 +38,7 @@ def _of_thread(events: list[Event]) -> Iterator[Call]:
             if ended.end_s > from_s:
                 stretches.append((from_s, ended.end_s))
             if open_:
-                since[-1] = max(since[-1], ended.end_s)
+                since[-1] = max(since[-1], ended.end_s, from_s)
             yield Call(ended, tuple(open_), tuple(stretches))
         if event is None:
             return

@@ -171,9 +171,11 @@ def _losses(steps: Sequence[Record]) -> dict[str, str]:
 
 def _same(first: Record, record: Record) -> str:
     ours, theirs = first.data["losses"], record.data["losses"]
+    if not all(map(math.isfinite, (*ours, *theirs))):
+        return "not finite"
     worst = max((abs(a - b) / max(abs(a), abs(b), 1e-12) for a, b in zip(ours, theirs, strict=False)), default=0.0)
     precision = str((record.data["case"].get("recipe") or {}).get("precision", ""))
-    same = math.isfinite(worst) and worst <= LOSS_TOLERANCE.get(precision, ROUNDED_LOSS_TOLERANCE)
+    same = worst <= LOSS_TOLERANCE.get(precision, ROUNDED_LOSS_TOLERANCE)
     return "equal" if same else f"differ by {100 * worst:.2g} %"
 
 
