@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from foretrain.charts.style import BLACK, BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, PURPLE, VERMILION, new_figure, plain_axes, save, time_unit
 from foretrain.validate.comparing.verdict import FAIR_PCT, Verdict
@@ -18,6 +19,10 @@ _OTHER = (ORANGE, "v")
 NAMED = 5
 """Cases whose names stand beside their points: the worst, where they lie outside the band."""
 LETTERS = 26
+APART = 1.25
+"""Factor between two points from which both may have their names."""
+MARGIN = 1.7
+"""Factor of room beyond the outermost points, for names."""
 
 
 def save_verdicts(found: Sequence[Verdict], folder: Path) -> tuple[Path, Path]:
@@ -45,7 +50,7 @@ def verdict_figure(found: Sequence[Verdict]) -> Figure:
 
 def _draw(axes: Axes, told: Sequence[Verdict]) -> None:
     points = [(one, *_measured(one), one.predicted_s or 0.0) for one in told]
-    ends = min(min(low, y) for _, _, low, _, y in points) / 1.4, max(max(high, y) for _, _, _, high, y in points) * 1.4
+    ends = min(min(low, y) for _, _, low, _, y in points) / MARGIN, max(max(high, y) for _, _, _, high, y in points) * MARGIN
     scale, unit = time_unit(ends[1])
     low_s, high_s = ends[0] / scale, ends[1] / scale
     _draw_band(axes, low_s, high_s)
@@ -62,6 +67,7 @@ def _draw(axes: Axes, told: Sequence[Verdict]) -> None:
     axes.set(xscale="log", yscale="log", xlim=(low_s, high_s), ylim=(low_s, high_s))
     axes.set(xlabel=f"measured step time in {unit} (bars: quartiles)", ylabel=f"predicted step time in {unit}")
     axes.set_aspect("equal")
+    _plain_numbers(axes)
     axes.grid(color=LIGHT, which="major")
     plain_axes(axes)
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
@@ -81,13 +87,26 @@ def _draw_band(axes: Axes, low: float, high: float) -> None:
 
 
 def _name_worst(axes: Axes, told: Sequence[Verdict], scale: float) -> None:
-    """Write the names of the worst cases beside their points, on the side that is away from the diagonal."""
-    worst = [one for one in told if abs(one.error_pct or 0.0) > FAIR_PCT][:NAMED]
-    for one in worst:
-        above = (one.error_pct or 0.0) > 0.0
+    """Write the names of the worst cases beside their points, away from the diagonal, where none stands already."""
+    named: list[tuple[float, float]] = []
+    for one in told:
+        x, y = (one.measured.median if one.measured else 0.0), one.predicted_s or 0.0
+        if abs(one.error_pct or 0.0) <= FAIR_PCT or len(named) == NAMED:
+            return
+        if any(max(x / u, u / x) < APART and max(y / v, v / y) < APART for u, v in named):
+            continue
+        named.append((x, y))
+        above = y > x
         name = one.name if len(one.name) <= LETTERS else one.name[: LETTERS - 1] + "…"
         axes.annotate(
-            name, ((one.measured.median if one.measured else 0.0) / scale, (one.predicted_s or 0.0) / scale), fontsize=7.5, color=BLACK,
-            xytext=(-6, 5) if above else (6, -5), textcoords="offset points", ha="right" if above else "left",
-            va="bottom" if above else "top",
+            name, (x / scale, y / scale), fontsize=7.5, color=BLACK, xytext=(-6, 5) if above else (6, -5), textcoords="offset points",
+            ha="right" if above else "left", va="bottom" if above else "top",
         )  # fmt: skip
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Label decades, and 2 and 5 between them, with plain numbers."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    axes.tick_params(which="both", labelsize=8)
