@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foretrain.errors import ProfileError
+from foretrain.hardware.measured import Measured
 from foretrain.units import show
 
 
@@ -167,6 +168,8 @@ class Accelerator:
     power: AcceleratorPower
     convolution: ConvolutionCurve | None = None
     """None: convolutions run as the products that they are."""
+    measured: Measured | None = None
+    """Kernels that were measured, which stand for the curves near them."""
     assumed: tuple[str, ...] = ()
     """Fields of the profile whose source is memory or an estimate, for the 'assumed' line of a prediction."""
 

@@ -31,6 +31,7 @@ def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerat
         host_bytes_per_s=file.host_bytes_per_s,
         power=file.power.power(),
         convolution=None if file.convolution is None else file.convolution.curve(),
+        measured=None if file.measured is None else file.measured.tables(),
         assumed=assumed(data, file),
     )
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from foretrain.fields import KERNELS, words_of
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
+from foretrain.hardware.measured_schema import MeasuredFile, Messages
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")
@@ -140,6 +141,7 @@ class AcceleratorFile(ProfileFile):
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
     power: PowerFile = Field(description="energy, carbon and power caps")
     convolution: ConvolutionFile | None = Field(default=None, description="convolutions")
+    measured: MeasuredFile | None = None
 
 
 class ProtocolFile(Strict):
@@ -172,6 +174,7 @@ class FabricFile(ProfileFile):
     pod: Count = 0
     oversubscription: Number = 1.0
     wraparound: Count = 0
+    measured: Messages = ()
 
     @model_validator(mode="after")
     def _beyond_the_island(self) -> Self:

@@ -150,6 +150,8 @@ class Kernel:
     """Makes a gradient of weights, which nothing else of the backward pass waits for."""
     dtype: str | None = None
     """Of its math, where that is not the compute dtype."""
+    classes: tuple[tuple[str, float], ...] = ()
+    """Shares of what it moves by class of op (norm, softmax, ...), where that is no elementwise one."""
 
 
 class Op(ABC):

@@ -41,6 +41,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._owner: Record | None = None
         self.quiet: set[int] = set()
         """Parameters and buffers, which nobody keeps for backward: they are there anyway."""
+        self.cast: dict[int, int] = {}
+        """Records at which a parameter was first cast to fewer bits, by its storage."""
+        self._stands_for: dict[int, int] = {}
 
     @property
     def path(self) -> str:
@@ -59,7 +62,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         number: int = held._cdata
         if number not in self._alive:
             self._alive[number] = held
-        return number
+        return self._stands_for.get(number, number)
+
+    def stand_in(self, copy: Any, weight: Any) -> None:
+        """Take a copy of a parameter in fewer bits for the parameter itself, and note that it was cast here."""
+        storage = self.storage(weight)
+        self._stands_for[self.storage(copy)] = storage
+        self.cast[storage] = len(self.records)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, KernelKind
 from foretrain.sim.clock import Point
 from foretrain.sim.convolution import convolver
+from foretrain.sim.corrections import Corrections
 from foretrain.software.profile import Software
 
 REORDERS = 2
@@ -73,6 +74,7 @@ class Pricer:
         self.point = Point(hz=0.0)
         self._known: dict[tuple[Gemm, float, bool, str], float] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
+        self._near = Corrections(accelerator, dtype, self._curve_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -91,12 +93,13 @@ class Pricer:
     def work(self, kernel: Kernel) -> Work:
         """Return what `kernel` costs on an idle device at the operating point."""
         point = self.point
-        math_s = self._math_s(kernel) * self.slowest * point.math_time
-        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest * point.memory_time
+        slowest = self.slowest * self._near.factor(kernel)
+        math_s = self._math_s(kernel) * slowest * point.math_time
+        memory_s = self.moving_s(kernel) * slowest * point.memory_time
         floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
         bound = max(math_s, memory_s) / point.duty
         reordered_bytes, reorders = self._reordered(kernel)
-        reorder_s = self.stream_s(reordered_bytes, reorders) * self.slowest * point.memory_time / point.duty
+        reorder_s = self.stream_s(reordered_bytes, reorders) * slowest * point.memory_time / point.duty
         launches = kernel.launches + reorders
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
@@ -113,6 +116,11 @@ class Pricer:
             flop=kernel.flop,
         )
 
+    def _curve_s(self, kernel: Kernel) -> float:
+        """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
+        bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
+        return bound + self.stream_s(*self._reordered(kernel))
+
     def _filled(self, kernel: Kernel, *, by_math: bool) -> float:
         """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
 
@@ -128,6 +136,11 @@ class Pricer:
         blocks = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) * max(1, gemm.k // PART_DEPTH)
         return min(1.0, blocks / self.accelerator.compute_units)
 
+    def moving_s(self, kernel: Kernel) -> float:
+        """Return the time that memory takes for a kernel, at the pace of its class where that was measured."""
+        plain = self.stream_s(kernel.moved_bytes, kernel.launches)
+        return plain * self._near.slowness(kernel.classes) if kernel.classes else plain
+
     def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.
 
@@ -135,6 +148,8 @@ class Pricer:
         """
         if moved_bytes <= 0.0:
             return 0.0
+        if self._near.streams is not None:
+            return self._near.streams.seconds(moved_bytes / launches) * launches / self.software.stream_scale
         ramp = self.accelerator.memory.half_bytes * launches
         return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
 
