@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -113,10 +112,9 @@ def _predictor(options: ComparedJobOptions, layout: LayoutOptions, only: Compare
     cluster, (software, _) = read_cluster(options, settings), read_software(options, settings)
 
     def predict(case: Case) -> Prediction:
-        # Brings torch, which only a case that is predicted needs.
-        predict_case = importlib.import_module("foretrain.validate.predict_case").predict_case
-        prediction: Prediction = predict_case(case, cluster=cluster, software=software)
-        return prediction
+        from foretrain.validate import predict_case  # noqa: PLC0415  # brings torch, which only a case that is predicted needs
+
+        return predict_case.predict(case, cluster, software)
 
     return predict
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -42,13 +40,11 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     append_record(path, Record(kind="stamp", key="stamp", data={"device_name": "NVIDIA A100"}))
     append_record(path, Record(kind="step", key=CASE.name, data=data))
 
-    def predict_case(case: Case, *, cluster: Cluster, software: Software) -> Prediction:
+    def predict(case: Case, cluster: Cluster, software: Software) -> Prediction:
         assert (cluster.name, software.name) == ("dgx-a100-80gb:1", predicted(Plan()).software)
         return predicted(case.plan)
 
-    fake = ModuleType("foretrain.validate.predict_case")
-    fake.predict_case = predict_case  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr("foretrain.validate.predict_case.predict", predict)
     return path
 
 

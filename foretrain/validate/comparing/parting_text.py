@@ -31,10 +31,10 @@ def _step(data: Data) -> Iterator[str]:
 
 def _classes(data: Data) -> Iterator[str]:
     measured_s = data["step_s"]["measured"]
-    yield f"{'class, every instant once':<30}{'predicted':>12}{'measured':>12}{'difference':>13}{'of the step':>13}"
+    yield f"{'class, every instant once':<30}{'predicted':>12}{'measured':>12}{'difference':>13}{'of the step':>12}"
     for row in _worth(data["classes"], data):
         share = row["difference_s"] / measured_s if measured_s else 0.0
-        yield _row(label(row["name"]), row) + f"{100 * share:>+11.1f} %"
+        yield _row(label(row["name"]), row) + f"{100 * share:>+10.1f} %"
     hidden = _worth(data["hidden"], data)
     if hidden:
         yield "hidden behind compute"
