@@ -54,7 +54,7 @@ def test_a_trace_beside_its_job(trace: Path, tmp_path: Path, capsys: pytest.Capt
     text = capsys.readouterr().out
     assert "measured: trace.json, the whole trace, rank 0 of 2, NVIDIA A100" in text
     assert "measured 170 us, error +" in text
-    assert "waiting for the host, of the step" in text
+    assert "host-bound: predicted" in text
     assert max(map(len, text.partition("class, every")[2].partition("written to")[0].splitlines())) <= 80
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.json", "compare.txt", "merged.json.gz"}
     events = json.loads(gzip.decompress((tmp_path / "out" / "merged.json.gz").read_bytes()))["traceEvents"]
@@ -102,6 +102,22 @@ def test_verdicts_on_measurements(records: Path, tmp_path: Path, capsys: pytest.
     data = json.loads(capsys.readouterr().out)
     assert data["machine"] == {"device_name": "NVIDIA A100"}
     assert data["cases"][0]["predicted_s"] == pytest.approx(predicted(Plan(dp=2)).step_s)
+
+
+def test_a_case_is_traced_and_predicted_as_it_is(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing fake: the trainer's own network of 8 linear layers, 4 micro-batches a rank; the first layer's data needs no gradient."""
+    pytest.importorskip("torch")
+    path = tmp_path / "mlp.jsonl"
+    net = Net(kind="mlp", sizes={"width": 64, "depth": 3, "classes": 16})
+    case = Case(name="mlp", net=net, plan=Plan(dp=2), recipe=Recipe(global_batch=8, precision="fp32"))
+    spread = {"median": 0.05, "q1": 0.049, "q3": 0.052, "repeats": 9}
+    append_record(path, Record(kind="step", key="mlp", data={"case": case_data(case), "world_size": 2, "step_s": spread}))
+    assert run(["validate", "compare", str(path), *MACHINE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["coverage"] == 1.0
+    assert run(["validate", "compare", str(trace), "--case", f"{path}:mlp", *MACHINE, "--json"]) == 0
+    groups = {row["name"]: row for row in json.loads(capsys.readouterr().out)["groups"]}
+    assert groups["matmul"]["predicted_launches"] == 4 * (3 * 8 - 1)
+    assert groups["all_reduce"]["predicted_bytes"] == 4 * (7 * (64 * 64 + 64) + 64 * 16 + 16)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -14,6 +14,8 @@ NAME = 46
 NEGLIGIBLE = 5e-4
 """Share of the step below which neither side is worth a line."""
 
+_BOUND = {(True, True): "both", (True, False): "predicted", (False, True): "measured", (False, False): "neither"}
+
 
 def format_parting(data: Data) -> str:
     """Return the comparison for people; every difference is predicted less measured."""
@@ -58,8 +60,9 @@ def _phases(data: Data) -> Iterator[str]:
 
 
 def _host(data: Data) -> Iterator[str]:
-    words = [f"{side} {100 * one['share']:.1f} %{' (host-bound)' if one['bound'] else ''}" for side, one in data["host"].items()]
-    yield f"waiting for the host, of the step: {', '.join(words)}"
+    predicted, measured = data["host"]["predicted"], data["host"]["measured"]
+    bound = _BOUND[predicted["bound"], measured["bound"]]
+    yield f"{'waiting for the host':<30}{_percent(predicted['share']):>12}{_percent(measured['share']):>12}  host-bound: {bound}"
 
 
 def _longest(data: Data) -> Iterator[str]:
@@ -69,6 +72,10 @@ def _longest(data: Data) -> Iterator[str]:
         for row in rows:
             name = row["name"] if len(row["name"]) <= NAME else row["name"][: NAME - 1] + "…"
             yield f"{name:<{NAME + 2}}{show(row['seconds'], 's'):>12}{row['launches']:>10,}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _worth(rows: Sequence[Data], data: Data) -> list[Data]:
