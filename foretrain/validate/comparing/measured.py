@@ -29,14 +29,14 @@ def measured_pieces(trace: Trace, step: Step, plan: Plan) -> list[Piece]:
 
 
 def _device_pieces(trace: Trace, step: Step, plan: Plan) -> Iterator[Piece]:
-    wanted = {event.arguments.get("correlation") for event in step.device}
+    wanted = {event.correlation for event in step.device} - {None}
     launched = {
-        call.event.arguments["correlation"]: call
+        call.event.correlation: call
         for call in calls(trace.host)
-        if call.event.category in RUNTIME and call.event.arguments.get("correlation") in wanted
+        if call.event.category in RUNTIME and call.event.correlation in wanted
     }
     for event in step.device:
-        call = launched.get(event.arguments.get("correlation"))
+        call = launched.get(event.correlation)
         op = collective_of(event.name)
         if op is not None:
             yield _transfer(event, op, plan, call.event.start_s if call else None)

@@ -61,7 +61,7 @@ class StepProfile:
 def measured_profile(trace: Trace, step: Step, prediction: Prediction) -> StepProfile:
     """Return the profile of a measured step of the job that a prediction is of."""
     pieces = measured_pieces(trace, step, prediction.plan)
-    swept = sweep(pieces, step.start_s, step.end_s)
+    swept = sweep(pieces, step.start_s, step.end_s, step.next_launched_s)
     return _profile(pieces, swept.breakdown, swept.hidden, step.seconds)
 
 

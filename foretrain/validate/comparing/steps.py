@@ -24,6 +24,8 @@ class Step:
     end_s: float
     device: tuple[Event, ...]
     """What ran on the device for it."""
+    next_launched_s: float | None = None
+    """When the host asked for the first kernel of the next step, where that is known."""
 
     @property
     def seconds(self) -> float:
@@ -101,10 +103,15 @@ def _marked(trace: Trace, marks: Sequence[Event]) -> tuple[Step, ...]:
         steps.append(
             Step(
                 number=_number(mark), host_start_s=mark.start_s, host_end_s=mark.end_s, start_s=start_s, end_s=max(start_s, end_s),
-                device=own[index],
+                device=own[index], next_launched_s=_launched_s(trace, following),
             )
         )  # fmt: skip
     return tuple(step for step in steps if step.seconds > 0.0)
+
+
+def _launched_s(trace: Trace, following: Sequence[Event]) -> float | None:
+    call = trace.launches.get(following[0].correlation) if following else None
+    return None if call is None else call.start_s
 
 
 def _by_mark(trace: Trace, marks: Sequence[Event]) -> list[tuple[Event, ...]]:
@@ -112,7 +119,7 @@ def _by_mark(trace: Trace, marks: Sequence[Event]) -> list[tuple[Event, ...]]:
     launches = trace.launches
     own: list[list[Event]] = [[] for _ in marks]
     for event in trace.device:
-        launch = launches.get(event.arguments.get("correlation"))
+        launch = launches.get(event.correlation)
         at = event.start_s if launch is None else launch.start_s
         index = next((index for index, mark in enumerate(marks) if mark.start_s <= at < mark.end_s), None)
         if index is not None:

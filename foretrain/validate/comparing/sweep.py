@@ -39,25 +39,25 @@ class Swept:
     hidden: Mapping[str, float]
 
 
-def sweep(pieces: Sequence[Piece], start_s: float, end_s: float) -> Swept:
+def sweep(pieces: Sequence[Piece], start_s: float, end_s: float, next_launched_s: float | None = None) -> Swept:
     """Return where the time from `start_s` to `end_s` went.
 
-    A gap is overhead where what follows it had been asked for before the gap began: the device was not waiting for its host.
+    A gap is overhead where what follows it had been asked for before the gap began: the device was not waiting for its host. What
+    follows the end was asked for at `next_launched_s`.
     """
     edges = sorted(_edges(pieces, start_s, end_s))
     seconds = dict.fromkeys((name for name in BREAKDOWN if name != BUBBLE), 0.0)
     moved = dict.fromkeys(COMMUNICATION, 0.0)
     running: Counter[str] = Counter()
     before = start_s
-    for at, change, piece in (*edges, (end_s, 0, None)):
+    for at, change, piece in (*edges, (end_s, 1, Piece(HOST, "", "", "", end_s, end_s, next_launched_s))):
         if at > before:
             busy = next((kind for kind in PRIORITY if running[kind]), None)
             seconds[busy or _gap(piece, change, before)] += at - before
             for kind in COMMUNICATION:
                 moved[kind] += (at - before) * bool(running[kind])
         before = max(before, at)
-        if piece is not None:
-            running[piece.kind] += change
+        running[piece.kind] += change
     return Swept(breakdown=seconds, hidden={kind: moved[kind] - seconds[kind] for kind in COMMUNICATION if moved[kind]})
 
 
@@ -69,6 +69,6 @@ def _edges(pieces: Iterable[Piece], start_s: float, end_s: float) -> Iterable[tu
             yield last, -1, piece
 
 
-def _gap(following: Piece | None, change: int, since_s: float) -> str:
-    asked_before = following is not None and change > 0 and following.launched_s is not None and following.launched_s <= since_s
+def _gap(following: Piece, change: int, since_s: float) -> str:
+    asked_before = change > 0 and following.launched_s is not None and following.launched_s <= since_s
     return OVERHEAD if asked_before else HOST

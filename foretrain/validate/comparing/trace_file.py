@@ -35,6 +35,12 @@ class Event(NamedTuple):
     end_s: float
     arguments: Mapping[str, Any]
 
+    @property
+    def correlation(self) -> int | None:
+        """The number that a launch shares with what it launches."""
+        number = self.arguments.get("correlation")
+        return number if isinstance(number, int) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
@@ -53,10 +59,9 @@ class Trace:
     device_name: str
 
     @property
-    def launches(self) -> dict[Any, Event]:
+    def launches(self) -> dict[int | None, Event]:
         """Calls of the runtime by the number that they share with what they launch."""
-        calls = (event for event in self.host if event.category in RUNTIME)
-        return {event.arguments["correlation"]: event for event in calls if "correlation" in event.arguments}
+        return {event.correlation: event for event in self.host if event.category in RUNTIME and event.correlation is not None}
 
 
 def read_trace(path: Path) -> Trace:
@@ -79,12 +84,21 @@ def read_trace(path: Path) -> Trace:
         raise UsageError(f"{path} is no trace of torch.profiler: none of its {len(raw):,} events is an op or a kernel; {HOW}")
     head = data if isinstance(data, Mapping) else {}
     _refuse_unrecorded(path, head, host, device)
-    group = head.get("distributedInfo") or {}
-    devices = head.get("deviceProperties") or [{}]
+    group, devices = head.get("distributedInfo"), head.get("deviceProperties")
     return Trace(
-        path=path, host=host, device=device, raw=raw, origin_us=origin_us, rank=group.get("rank"), world_size=group.get("world_size"),
-        device_name=str(devices[0].get("name", "")) if device else "",
+        path=path, host=host, device=device, raw=raw, origin_us=origin_us,
+        rank=_count(group, "rank"), world_size=_count(group, "world_size"), device_name=_name(devices) if device else "",
     )  # fmt: skip
+
+
+def _count(data: Any, key: str) -> int | None:
+    value = data.get(key) if isinstance(data, Mapping) else None
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _name(devices: Any) -> str:
+    first = devices[0] if isinstance(devices, list) and devices else None
+    return str(first.get("name", "")) if isinstance(first, Mapping) else ""
 
 
 def _data(path: Path) -> Any:

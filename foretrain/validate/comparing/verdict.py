@@ -11,6 +11,7 @@ from foretrain.errors import ForetrainError
 from foretrain.sim.prediction import Prediction
 from foretrain.validate.case import Case, case_of
 from foretrain.validate.comparing.collectives import Agreement, agreement
+from foretrain.validate.comparing.step_fields import fault_of
 from foretrain.validate.records import Record, Spread, of_kind
 from foretrain.validate.summary import error_pct
 
@@ -72,14 +73,16 @@ class Verdict:
 def verdicts(records: Sequence[Record], predict: Predict) -> list[Verdict]:
     """Return a verdict on every measured step, the worst first, and last those that were not predicted or not measured."""
     steps = of_kind(records, "step")
-    losses = _losses(steps)
+    losses = _losses([record for record in steps if not fault_of(record.data)])
     found = [_verdict(record, predict, losses.get(record.key, "no other")) for record in steps]
     return sorted(found, key=lambda one: (one.error_pct is None, -abs(one.error_pct or 0.0)))
 
 
 def _verdict(record: Record, predict: Predict, losses: str) -> Verdict:
-    data = record.data
+    data, fault = record.data, fault_of(record.data)
     head = _head(record)
+    if fault:
+        return Verdict(**head, word=UNMEASURED, reason=fault)
     try:
         case = case_of(data["case"]) if "case" in data else None
     except ForetrainError as error:
@@ -102,19 +105,22 @@ def _verdict(record: Record, predict: Predict, losses: str) -> Verdict:
 
 def _head(record: Record) -> dict[str, Any]:
     """Return what a table says of a case, whether or not it can be read."""
-    said = record.data.get("case")
-    case = said if isinstance(said, Mapping) else {}
-    plan, net = case.get("plan") or {}, case.get("net") or {}
+    case, ranks = _mapping(record.data.get("case")), record.data.get("world_size")
+    plan, net = _mapping(case.get("plan")), _mapping(case.get("net"))
     layout = ", ".join(f"{name} {value}" for name, value in plan.items()) or "one rank"
     return {
         "name": str(case.get("name", record.key)), "layout": layout, "kind": str(net.get("kind", "")),
-        "device": str(record.data.get("device", "")), "world_size": int(record.data.get("world_size") or 1),
+        "device": str(record.data.get("device", "")), "world_size": ranks if isinstance(ranks, int) else 1,
     }  # fmt: skip
 
 
-def _spread(data: Any) -> Spread | None:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _spread(data: Mapping[str, Any] | None) -> Spread | None:
     """Return a spread; None where nothing was measured."""
-    if not isinstance(data, Mapping):
+    if data is None:
         return None
     found = Spread(**data)
     return found if math.isfinite(found.median) and found.median > 0.0 else None
@@ -159,7 +165,7 @@ def _losses(steps: Sequence[Record]) -> dict[str, str]:
     """Return, by key, whether the first losses are those of the same training on the fewest ranks."""
     alike: dict[str, list[Record]] = {}
     for record in steps:
-        if record.data.get("losses") and isinstance(record.data.get("case"), Mapping):
+        if record.data.get("losses") and record.data.get("case"):
             case = record.data["case"]
             alike.setdefault(repr((case.get("net"), case.get("recipe"))), []).append(record)
     words: dict[str, str] = {}

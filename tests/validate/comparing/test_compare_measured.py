@@ -5,18 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from foretrain.errors import UsageError
 from foretrain.sim.plan import Plan
 from foretrain.validate.comparing.measured import measured_pieces
 from foretrain.validate.comparing.profile import StepProfile, measured_profile
 from foretrain.validate.comparing.steps import choose
 from foretrain.validate.comparing.trace_file import read_trace
 from tests.validate.comparing.jobs import predicted
-from tests.validate.comparing.traces import GEMM, device_step, kernel, launch, op, written
+from tests.validate.comparing.traces import GEMM, NCCL, device_step, kernel, launch, op, written
 
 US = 1e-6
+JOB = predicted(Plan(dp=2))
 
 
 def profile(path: Path, **plan: int) -> StepProfile:
@@ -85,6 +90,32 @@ with profile(activities=[ProfilerActivity.CPU], schedule=schedule(wait=0, warmup
         profiler.step()
 profiler.export_chrome_trace(sys.argv[1])
 """
+
+
+WORDS = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.lists(st.integers(0, 3), max_size=2)
+ANY_EVENT = st.fixed_dictionaries(
+    {"ph": st.sampled_from("XMiCsf"), "ts": st.floats(0, 100)},
+    optional={
+        "cat": st.sampled_from(["cpu_op", "kernel", "user_annotation", "cuda_runtime", "gpu_memcpy", "ac2g"]),
+        "name": st.sampled_from(["aten::mm", GEMM, NCCL, "ProfilerStep#1", "Optimizer.step#S.step", "gloo:all_reduce", "cudaLaunchKernel"]),
+        "pid": WORDS, "tid": WORDS, "dur": st.floats(0, 50),
+        "args": WORDS | st.dictionaries(st.sampled_from(["correlation", "In msg nelems", "Collective name", "dtype", "Group size"]), WORDS),
+    },
+)  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANY_EVENT, max_size=12), st.dictionaries(st.sampled_from(["distributedInfo", "deviceProperties"]), WORDS))
+def test_whatever_is_in_a_trace_its_classes_sum_to_the_step(tmp_path: Path, events: list[dict[str, Any]], head: dict[str, Any]) -> None:
+    """It is refused, or every instant of the step is in one class; there is no third."""
+    try:
+        trace = read_trace(written(tmp_path, *events, **head))
+        step = choose(trace).step
+    except UsageError:
+        return
+    found = measured_profile(trace, step, JOB)
+    assert sum(found.breakdown.values()) == pytest.approx(found.step_s)
+    assert all(seconds >= -1e-12 for seconds in (*found.breakdown.values(), *found.hidden.values()))
 
 
 @pytest.fixture(scope="module")

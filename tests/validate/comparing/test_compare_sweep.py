@@ -27,6 +27,7 @@ def test_a_gap_is_the_hosts_unless_what_follows_was_asked_for(launched_s: float 
     """A kernel launched before the gap began kept the device waiting for nothing but itself."""
     swept = sweep([piece("math", 0, 1), piece("memory", 3, 4, launched_s)], 0, 4)
     assert swept.breakdown[kind] == 2
+    assert sweep([piece("math", 0, 1)], 0, 3, launched_s).breakdown[kind] == 2
 
 
 PIECES = st.lists(

@@ -117,6 +117,7 @@ def test_a_step_of_a_device_lasts_to_the_first_kernel_of_the_next(tmp_path: Path
     ]  # fmt: skip
     first, second = steps_of(read_trace(written(tmp_path, *events)))
     assert (first.seconds, len(first.device)) == (pytest.approx(42e-6), 2)
+    assert first.next_launched_s == pytest.approx(11e-6)
     assert (second.seconds, len(second.device)) == (pytest.approx(18e-6), 1)
 
 

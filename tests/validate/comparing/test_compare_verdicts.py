@@ -132,6 +132,27 @@ def test_collectives_stand_beside_the_error() -> None:
     assert verdict(dp).collectives is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step_s", 0.2), ("step_s", {"median": 0.2}), ("step_s", {"median": "0.2", "q1": 0, "q3": 0, "repeats": 1}), ("losses", "2.0"),
+        ("collectives", [{"op": "all_reduce"}]), ("collectives", 3), ("memory", [1]), ("energy", "9 J"), ("world_size", "two"),
+        ("case", "gpt"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_not_as_they_are_written_is_told_by_its_field(name: str, value: Any) -> None:
+    """A file edited by hand costs its faulty cases, and no traceback."""
+    found = compare_records([record(case("close"), **{name: value}), record(case("far"))], predict)
+    assert [one.word for one in found] == ["poor", "not measured"]
+    assert f"its {name} is" in found[1].reason
+
+
+def test_a_step_without_a_time_was_not_measured() -> None:
+    """Nothing, zero and not-a-number are no step time."""
+    for value in (None, *({"median": median, "q1": 0.0, "q3": 0.0, "repeats": 1} for median in (0.0, float("nan")))):
+        assert verdict(case("close"), step_s=value).word == "not measured"
+
+
 def test_measurements_without_a_step_are_refused() -> None:
     """Microbenchmarks alone are nothing to compare."""
     with pytest.raises(UsageError, match="no training step"):
