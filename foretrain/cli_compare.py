@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from foretrain.charts.parting import format_parting
 from foretrain.cli_job import read_cluster, read_job, read_settings, read_software
 from foretrain.cli_options import ComparedJobOptions, CompareOptions, JobOptions, LayoutOptions
 from foretrain.cli_output import cut, dumped, ready_folder, say, say_json, write_text
@@ -14,12 +15,13 @@ from foretrain.cli_simulate import refuse_endless
 from foretrain.errors import UsageError
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.simulate import simulate
+from foretrain.units import parse
 from foretrain.validate.case import Case
 from foretrain.validate.compare import Comparison, Predict, Verdict, case_named, compare_records, compare_trace, machine_of
-from foretrain.validate.comparing.parting_text import format_parting
 from foretrain.validate.comparing.trace_file import Trace, read_trace
+from foretrain.validate.comparing.verdict import FAIR_PCT
 from foretrain.validate.comparing.verdict_summary import report_data
-from foretrain.validate.comparing.verdict_text import format_report, format_verdicts
+from foretrain.validate.comparing.verdict_text import format_report, format_verdicts, summary_lines
 from foretrain.validate.records import Record, read_records
 
 RECORDS = ".jsonl"
@@ -87,9 +89,17 @@ def _verdicts(records: Sequence[Record], predict: Predict, folder: Path | None, 
 
 
 def _write_verdicts(found: list[Verdict], data: Mapping[str, Any], folder: Path, *, say_so: bool) -> None:
-    from foretrain.validate.comparing.verdict_plot import save_verdicts  # noqa: PLC0415  # matplotlib, only where a picture is drawn
+    from foretrain.charts.compared import Point, save_compared  # noqa: PLC0415  # matplotlib, only where a picture is drawn
 
-    png, svg = save_verdicts(found, folder)
+    points = [
+        Point(
+            name=one.name, kind=one.kind, measured_s=one.measured.median, q1_s=one.measured.q1, q3_s=one.measured.q3,
+            predicted_s=one.predicted_s,
+        )
+        for one in found
+        if one.measured is not None and one.predicted_s is not None
+    ]  # fmt: skip
+    png, svg = save_compared(points, "\n".join(summary_lines(found)[:2]), parse(f"{FAIR_PCT} %", "1"), folder)
     write_text(folder / "compare.json", dumped(data))
     write_text(folder / "compare.md", format_report(found, data["machine"], png.name))
     if say_so:

@@ -16,7 +16,6 @@ from foretrain.sim.recipe import Recipe
 from foretrain.validate.case import Case, Net, case_data
 from foretrain.validate.compare import case_named, compare_records, machine_of
 from foretrain.validate.comparing.verdict import Verdict
-from foretrain.validate.comparing.verdict_plot import save_verdicts
 from foretrain.validate.comparing.verdict_summary import report_data, verdict_summary
 from foretrain.validate.comparing.verdict_text import format_report, format_verdicts
 from foretrain.validate.records import Record, append_record
@@ -159,7 +158,7 @@ def test_measurements_without_a_step_are_refused() -> None:
         compare_records([Record(kind="micro", key="m", data={})], predict)
 
 
-def test_table_report_and_picture(tmp_path: Path) -> None:
+def test_table_and_report() -> None:
     """Each shows every case; the report shows the picture and the machine, and is data that JSON holds."""
     stamp = Record(kind="stamp", key="stamp", data={"device_name": "NVIDIA H100", "torch": "2.11"})
     records = [stamp, *(record(case(name), collectives=[], energy={"source": "nvml", "joules_per_step": 9.0}) for name in FACTORS)]
@@ -174,15 +173,6 @@ def test_table_report_and_picture(tmp_path: Path) -> None:
     assert len(columns) == 1
     data = report_data(found, machine_of(records))
     assert [one["name"] for one in data["cases"]] == ["far", "short", "close", "impossible"]
-    png, svg = save_verdicts(found, tmp_path)
-    assert png.stat().st_size > 10_000
-    assert "far" in svg.read_text() or svg.stat().st_size > 10_000
-
-
-def test_a_picture_of_nothing_says_so(tmp_path: Path) -> None:
-    """No case has both figures: a sentence, no fault."""
-    png, _ = save_verdicts(compare_records([record(case("impossible"))], predict), tmp_path)
-    assert png.is_file()
 
 
 def test_a_case_by_its_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a prediction and a measurement part, in words and columns of 80."""
+"""Where a prediction and a recorded step part, as a table of 80 columns."""
 
 from __future__ import annotations
 
