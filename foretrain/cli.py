@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from foretrain.cli_options import (
+    CalibrateOptions,
     CollectiveOptions,
     ComparedJobOptions,
     CompareOptions,
@@ -25,6 +26,7 @@ from foretrain.cli_options import (
     ScalingOptions,
     SimulateOptions,
     TraceOptions,
+    TrainerOptions,
     takes,
 )
 from foretrain.errors import ForetrainError, nearest
@@ -114,6 +116,15 @@ def trace(options: TraceOptions) -> None:
     raise typer.Exit(run_trace(options))
 
 
+@app.command()
+@takes(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> None:
+    """Measure this machine within a budget, or take your own runs, and write calibrated profiles with their residuals."""
+    from foretrain.cli_calibrate import run_calibrate  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_calibrate(options))
+
+
 @validate.command("published")
 def validate_published(
     runs: Annotated[Path | None, typer.Argument(help="Published runs. [default: those of foretrain]", metavar="[RUNS.csv]")] = None,
@@ -134,6 +145,15 @@ def validate_compare(only: CompareOptions, options: ComparedJobOptions, layout: 
     from foretrain.cli_compare import run_compare  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_compare(only, options, layout))
+
+
+@validate.command("trainer")
+@takes(TrainerOptions)
+def validate_trainer(options: TrainerOptions) -> None:
+    """Train for real, on the devices that are there, and say what a step takes. Resumes; status 2 where a case failed."""
+    from foretrain.cli_trainer import run_trainer  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trainer(options))
 
 
 @app.command("list")

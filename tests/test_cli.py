@@ -51,6 +51,10 @@ OPTIONS = {
     },
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
+    "calibrate": {
+        "--device", "--budget", "--ranks", "--measurements", "--replay", "--runs", "--cluster", "--software", "--name", "--out", "--json",
+        "--help",
+    },
     "validate published": {"--out", "--json", "--help"},
     "validate compare": {
         "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
@@ -61,6 +65,10 @@ OPTIONS = {
         "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
         "--master-weights", "--clip", "--set", "--seed", "--power-cap", "--clock", "--lora-rank", "--lora-targets", "--freeze",
         "--case", "--step", "--json", "--out", "--help",
+    },
+    "validate trainer": {
+        "--suite", "--model", "--sample", "--sample-dtype", "--plan", "--world-size", "--global-batch", "--precision", "--optimizer",
+        "--clip", "--device", "--software", "--compile", "--seconds", "--energy", "--trace", "--seed", "--out", "--json", "--help",
     },
     "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},

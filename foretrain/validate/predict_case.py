@@ -43,7 +43,7 @@ def traced(net: Net, autocast: str | None = None) -> Model:
 
 
 @functools.lru_cache(maxsize=256)
-def _traced(  # noqa: PLR0913, PLR0917  # a network and a precision, as what can be a key
+def _traced(  # a network and a precision, as what can be a key
     kind: str, sizes: tuple[tuple[str, int], ...], factory: str, shape: tuple[int, ...], dtype: str, autocast: str | None
 ) -> Model:
     import torch  # noqa: PLC0415  # heavy, and an extra
@@ -53,4 +53,4 @@ def _traced(  # noqa: PLR0913, PLR0917  # a network and a precision, as what can
     net = Net(kind=kind, sizes=dict(sizes), factory=factory, sample_shape=shape, sample_dtype=dtype)
     built = build(net, device="meta")
     inputs, _ = built.draw(2, torch.Generator())
-    return from_module(built.module, inputs, loss=built.loss, name=net.text, autocast=autocast)
+    return from_module(built.module, inputs, loss=lambda outputs: built.loss(outputs, None), name=net.text, autocast=autocast)

@@ -29,7 +29,7 @@ class Machine:
     def number(self, path: str) -> float:
         """Return the number at a path such as `accelerator.matmul.sustained.bf16` or `software.host.launch_s`."""
         part, *rest = path.split(".")
-        at: Any = self._part(part)
+        at: Any = self.part(part)
         for name in rest:
             at = at[name] if isinstance(at, Mapping) else getattr(at, name)
         return float(at)
@@ -47,14 +47,15 @@ class Machine:
         made = self
         for path, value in values.items():
             part, *rest = path.split(".")
-            made = made._with(part, _changed(made._part(part), rest, value))
+            made = made._with(part, _changed(made.part(part), rest, value))
         return made
 
     def on(self, accelerator: Accelerator) -> Machine:
         """Return the machine with another accelerator."""
         return self._with("accelerator", accelerator)
 
-    def _part(self, name: str) -> Any:
+    def part(self, name: str) -> Any:
+        """Return a part by its name."""
         node = self.cluster.node
         parts = {
             "accelerator": node.accelerator, "scale_up": node.scale_up, "scale_out": self.cluster.scale_out, "node": node,

@@ -157,5 +157,7 @@ def merged(*lists: Sequence[T]) -> list[T]:
     """Return the items of several lists in turn, each once."""
     found: list[T] = []
     for place in range(max((len(one) for one in lists), default=0)):
-        found += [one[place] for one in lists if place < len(one) and one[place] not in found]
+        for one in lists:
+            if place < len(one) and one[place] not in found:
+                found.append(one[place])
     return found

@@ -1,7 +1,7 @@
 """What the host pays for an op whatever its size, and what the device waits between two.
 
-`seconds` are the host's per op (forward, grad, backward, module), the device's per kernel of a chain (gap, graph), or the host's per
-replay of a graph (replay).
+`seconds` are the host's per op (forward, grad, backward, module), the device's per kernel of a chain (gap, graph), the host's per
+replay of a graph (replay), or the host's more per tensor of parameters (ddp).
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from foretrain.validate.measuring.bench import Bench, Lab, Machine
+from foretrain.validate.measuring.launch_ddp import ddp_cost
 
 CHAIN = 64
 """Ops that follow one another in a call."""
 TINY = 16
+DDP_S = 3.0
+"""What torch takes to load DDP and run its first steps."""
 WHATS = ("forward", "backward", "module", "grad", "linear", "view", "inplace", "allocate", "module_grad")
 """An op without a graph; one backward; a module's call around an op; an op that joins a graph; a small layer; a view; …"""
 DEVICE_WHATS = ("gap", "graph", "replay")
@@ -22,12 +25,18 @@ DEVICE_WHATS = ("gap", "graph", "replay")
 def plan(machine: Machine) -> list[Bench]:
     """Return the costs of the host, those of a device after the first few."""
     whats = (*WHATS[:3], *DEVICE_WHATS, *WHATS[3:]) if machine.device == "cuda" else WHATS
-    return [Bench(name="launch", dtype="fp32", shape={"what": what, "chain": CHAIN}) for what in whats]
+    benches = [Bench(name="launch", dtype="fp32", shape={"what": what, "chain": CHAIN}) for what in whats]
+    if machine.ranks > 1:
+        shape = {"what": "ddp", "chain": CHAIN, "ranks": machine.ranks}
+        benches.append(Bench(name="launch", dtype="fp32", shape=shape, team=True, least_s=DDP_S))
+    return benches
 
 
 def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
     """Time a chain and divide."""
     what = bench.shape["what"]
+    if what == "ddp":
+        return ddp_cost(CHAIN, TINY, lab)
     if what in DEVICE_WHATS:
         return _device(what, lab)
     timing = lab.time(_call(what, lab))

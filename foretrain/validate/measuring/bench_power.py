@@ -14,11 +14,13 @@ from foretrain.validate.meter import LEAST_WINDOW_S, measured, open_meter
 
 WINDOW_S = LEAST_WINDOW_S + 0.1
 WARM_S = 0.3
+REST_S = 1.0
+"""After which a device that worked is at rest."""
 CUDA: Mapping[str, tuple[str, tuple[int, ...]]] = MappingProxyType({
     "idle": ("fp32", ()),
     "matmul": ("bf16", (8192, 8192, 8192)),
     "memory": ("fp32", (2**28,)),
-    "matmul_small": ("bf16", (512, 512, 512)),
+    "matmul_small": ("bf16", (2048, 2048, 512)),
     "matmul_fp32": ("fp32", (8192, 8192, 8192)),
     "attention": ("bf16", (64, 4096, 128)),
 })  # fmt: skip
@@ -40,7 +42,15 @@ def _bench(what: str, dtype: str, sizes: tuple[int, ...]) -> Bench:
     work = _work(what, dtype, sizes)
     shape: dict[str, Any] = {"what": what, **({"sizes": list(sizes)} if sizes else {})}
     flop, moved, held = (work.flop, work.bytes, work.held_bytes) if work else (0.0, 0.0, 0.0)
-    return Bench(name="power", dtype=dtype, shape=shape, flop=flop, bytes=moved, held_bytes=held, least_s=WINDOW_S + 2 * WARM_S)
+    return Bench(
+        name="power",
+        dtype=dtype,
+        shape=shape,
+        flop=flop,
+        bytes=moved,
+        held_bytes=held,
+        least_s=WINDOW_S + (REST_S if what == "idle" else WARM_S),
+    )
 
 
 def _work(what: str, dtype: str, sizes: tuple[int, ...]) -> Bench | None:
@@ -65,9 +75,10 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
         raise UnavailableError(meter.reason)
     call = _load(bench, lab)
     lab.finish()
-    time.sleep(WARM_S)
     with math_of(bench.dtype, lab.device):
-        if bench.shape["what"] != "idle":
+        if bench.shape["what"] == "idle":
+            time.sleep(REST_S)
+        else:
             measured(meter, call, finish=lab.finish, window_s=WARM_S)
         energy, count = measured(meter, call, finish=lab.finish, window_s=WINDOW_S)
     if energy.watts is None:
