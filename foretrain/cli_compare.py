@@ -17,14 +17,13 @@ from foretrain.sim.prediction import Prediction
 from foretrain.sim.simulate import simulate
 from foretrain.units import parse
 from foretrain.validate.case import Case
-from foretrain.validate.compare import Comparison, Predict, Verdict, case_named, compare_records, compare_trace, machine_of
+from foretrain.validate.compare import RECORDS, Comparison, Predict, Verdict, case_named, compare_records, compare_trace, machine_of
 from foretrain.validate.comparing.trace_file import Trace, read_trace
 from foretrain.validate.comparing.verdict import FAIR_PCT
 from foretrain.validate.comparing.verdict_summary import report_data
 from foretrain.validate.comparing.verdict_text import format_report, format_verdicts, summary_lines
 from foretrain.validate.records import Record, read_records
 
-RECORDS = ".jsonl"
 OF_THE_MACHINE = frozenset({"cluster", "software", "power_cap", "clock", "settings", "seed"})
 """Options that a measured case, which brings its own model, plan and recipe, leaves open."""
 

@@ -16,7 +16,8 @@ _LOOKS = {"mlp": (BLUE, "o"), "resnet": (VERMILION, "s"), "gpt": (GREEN, "D"), "
 _OTHER = (ORANGE, "v")
 NAMED = 5
 """Cases whose names stand beside their points: the worst, where they lie outside the band."""
-LETTERS = 26
+HEAD, TAIL = 6, 20
+"""Letters of a long name that are shown, from either end."""
 APART = 1.25
 """Factor between two points from which both may have their names."""
 MARGIN = 1.7
@@ -114,7 +115,7 @@ def _name_worst(axes: Axes, points: Sequence[Point], band: float, scale: float) 
             continue
         named.append(one)
         above = one.error > 0.0
-        name = one.name if len(one.name) <= LETTERS else one.name[: LETTERS - 1] + "…"
+        name = one.name if len(one.name) <= HEAD + TAIL else f"{one.name[:HEAD]}…{one.name[-TAIL:]}"
         axes.annotate(
             name, (one.measured_s / scale, one.predicted_s / scale), fontsize=7.5, color=BLACK, xytext=(-6, 5) if above else (6, -5),
             textcoords="offset points", ha="right" if above else "left", va="bottom" if above else "top",

@@ -19,7 +19,10 @@ from foretrain.validate.comparing.trace_file import Trace
 from foretrain.validate.comparing.verdict import Predict, Verdict, verdicts
 from foretrain.validate.records import Record, of_kind, read_records
 
-__all__ = ["Comparison", "Predict", "Verdict", "case_named", "compare_records", "compare_trace", "machine_of"]
+__all__ = ["RECORDS", "Comparison", "Predict", "Verdict", "case_named", "compare_records", "compare_trace", "machine_of"]
+
+RECORDS = ".jsonl"
+"""How files of measurements end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +79,10 @@ def case_named(text: str) -> Case:
     Raises:
         UsageError: where there is no such file, or no such case in it.
     """
-    path, colon, name = text.rpartition(":")
-    if not colon or not path or not name:
+    # Names of cases have colons too.
+    before, colon, name = text.partition(f"{RECORDS}:")
+    path = f"{before}{RECORDS}"
+    if not colon or not before or not name:
         raise UsageError(f"--case {text!r} names no case; write RECORDS.jsonl:NAME")
     cases = [record.data["case"] for record in of_kind(read_records(Path(path)), "step") if isinstance(record.data.get("case"), Mapping)]
     found = next((case for case in cases if case.get("name") == name), None)

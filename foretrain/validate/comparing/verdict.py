@@ -128,7 +128,7 @@ def _spread(data: Mapping[str, Any] | None) -> Spread | None:
 
 def _failure(data: Mapping[str, Any]) -> str:
     """Return why a case was not measured, as its record says it."""
-    said = next((str(data[key]) for key in ("error", "failure", "reason") if data.get(key)), "the record has no case and step time")
+    said = next((str(data[key]) for key in ("skipped", "error", "reason") if data.get(key)), "the record has no case and step time")
     return said.strip().splitlines()[-1]
 
 

@@ -11,8 +11,8 @@ from foretrain.validate.comparing.verdict_summary import verdict_summary
 
 _HEADS = ("case", "ranks", "measured", "predicted", "error", "memory", "energy", "collectives", "losses", "verdict")
 _RIGHT = range(1, 7)
-NAME = 28
-"""Letters of a case's name that the table shows."""
+HEAD, TAIL = 8, 34
+"""Letters of a long case's name that the table shows: its network, and how it is laid out."""
 
 
 def format_verdicts(found: Sequence[Verdict]) -> str:
@@ -100,4 +100,4 @@ def _row(cells: Any) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= NAME else name[: NAME - 1] + "…"
+    return name if len(name) <= HEAD + TAIL else f"{name[:HEAD]}…{name[-TAIL:]}"

@@ -52,7 +52,7 @@ def verdict(one: Case, **data: Any) -> Verdict:
 
 def test_the_worst_comes_first_and_what_has_no_error_last() -> None:
     """Sorted by the size of the error; a case that cannot be predicted and one whose run failed are told with their reasons."""
-    failed = Record(kind="step", key="broken", data={"case": case_data(case("broken")), "error": "Traceback\nCUDA out of memory"})
+    failed = Record(kind="step", key="broken", data={"case": case_data(case("broken")), "skipped": "Traceback\nCUDA out of memory"})
     found = compare_records([*(record(case(name)) for name in ("close", "impossible", "far", "short")), failed], predict)
     assert [(one.name, one.word) for one in found] == [
         ("far", "poor"), ("short", "fair"), ("close", "good"), ("impossible", "not predicted"), ("broken", "not measured"),
@@ -176,11 +176,11 @@ def test_table_and_report() -> None:
 
 
 def test_a_case_by_its_name(tmp_path: Path) -> None:
-    """FILE:NAME, whatever colons the folder has; mistakes name what there is."""
+    """FILE:NAME, whatever colons either has; mistakes name what there is."""
     path = tmp_path / "a:b.jsonl"
-    append_record(path, record(case("gpt dp 2", plan=Plan(dp=2))))
-    assert case_named(f"{path}:gpt dp 2") == case("gpt dp 2", plan=Plan(dp=2))
-    with pytest.raises(UsageError, match="it has gpt dp 2"):
-        case_named(f"{path}:gpt dp")
+    append_record(path, record(case("gpt:layers=2/dp=2", plan=Plan(dp=2))))
+    assert case_named(f"{path}:gpt:layers=2/dp=2") == case("gpt:layers=2/dp=2", plan=Plan(dp=2))
+    with pytest.raises(UsageError, match="it has gpt:layers=2/dp=2"):
+        case_named(f"{path}:gpt:layers=2")
     with pytest.raises(UsageError, match=r"RECORDS\.jsonl:NAME"):
         case_named("records")
