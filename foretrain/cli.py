@@ -17,6 +17,8 @@ import typer
 from foretrain.cli_options import (
     CalibrateOptions,
     CollectiveOptions,
+    ComparedJobOptions,
+    CompareOptions,
     JobOptions,
     LayoutOptions,
     PowerOptions,
@@ -134,6 +136,15 @@ def validate_published(
     from foretrain.cli_validate import run_published  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_published(runs, out, as_json=as_json))
+
+
+@validate.command("compare")
+@takes(CompareOptions, ComparedJobOptions, LayoutOptions)
+def validate_compare(only: CompareOptions, options: ComparedJobOptions, layout: LayoutOptions) -> None:
+    """Where a prediction parts from a recorded trace of torch.profiler; or a verdict on every step of measurements."""
+    from foretrain.cli_compare import run_compare  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_compare(only, options, layout))
 
 
 @validate.command("trainer")

@@ -154,6 +154,25 @@ class CollectiveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedJobOptions(JobOptions):
+    """The same as of any job, but a measured case brings its own model."""
+
+    model: Annotated[str, typer.Option(help="Library name, or a profile; not where a case is compared.", metavar="NAME|FILE")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What only a comparison takes."""
+
+    file: Annotated[Path, typer.Argument(help="Trace of torch.profiler, or measurements (.jsonl).", metavar="TRACE.json|RECORDS.jsonl")]
+    case: Annotated[str | None, typer.Option(help="Measured case that the trace is of.", metavar="RECORDS.jsonl:NAME")] = None
+    step: Annotated[int | None, typer.Option(help="Number of the trace's step. [default: that of median length]")] = None
+    dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Folder for the report, and merged.json.gz or a picture.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceOptions:
     """What a trace takes."""
 

@@ -56,6 +56,16 @@ OPTIONS = {
         "--help",
     },
     "validate published": {"--out", "--json", "--help"},
+    "validate compare": {
+        "--model", "--cluster", "--software", "--tp", "--pp", "--dp", "--vpp", "--zero", "--shard", "--sequence-parallel", "--schedule",
+        "--cp", "--cp-mode", "--cp-cut", "--ep", "--expert-imbalance", "--capacity-factor",
+        "--layers-per-stage", "--defer-embedding-wgrad",
+        "--micro-batch", "--recompute", "--recompute-layers", "--gradient-sync", "--gradient-compression", "--offload",
+        "--replication", "--local-steps", "--servers",
+        "--order", "--global-batch", "--seq-len", "--image-size", "--precision", "--optimizer", "--grad-dtype",
+        "--master-weights", "--clip", "--set", "--seed", "--power-cap", "--clock", "--lora-rank", "--lora-targets", "--freeze",
+        "--case", "--step", "--json", "--out", "--help",
+    },
     "validate trainer": {
         "--suite", "--model", "--sample", "--sample-dtype", "--plan", "--world-size", "--global-batch", "--precision", "--optimizer",
         "--clip", "--device", "--software", "--compile", "--seconds", "--energy", "--trace", "--seed", "--out", "--json", "--help",

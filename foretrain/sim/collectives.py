@@ -27,7 +27,8 @@ class TransferCost:
 
     `latency_s` is paid whatever else runs; `full_s` is the rest at full rate. `port_bytes_per_s` and `network_bytes_per_s` are
     what one rank occupies of its scale-up port and of its node's NICs while it runs at full rate, protocol overhead included, so
-    that a transfer alone at its plateau occupies the whole link.
+    that a transfer alone at its plateau occupies the whole link. `op` and `size_bytes` say what it is, whatever it costs: all_reduce
+    and the like, or send, and the full tensor's bytes.
     """
 
     latency_s: float
@@ -35,6 +36,8 @@ class TransferCost:
     port_bytes_per_s: float
     network_bytes_per_s: float
     wire_bytes: float
+    op: str = ""
+    size_bytes: float = 0.0
 
     @property
     def total_s(self) -> float:
@@ -91,6 +94,8 @@ def _collective(kind: str, size_bytes: float, span: Span, cluster: Cluster, scal
         port_bytes_per_s=port * best.port_share,
         network_bytes_per_s=network * best.network_share,
         wire_bytes=wire_bytes,
+        op=kind,
+        size_bytes=size_bytes,
     )
 
 
@@ -142,5 +147,6 @@ def _send(size_bytes: float, cluster: Cluster, *, crosses: bool, flows: int, sca
     rate = (port or network) * tier.point_to_point_efficiency * scale
     latency_s = tier.point_to_point_latency_s or tier.step_latency_s
     return TransferCost(
-        latency_s=latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes
-    )
+        latency_s=latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes,
+        op="send", size_bytes=size_bytes,
+    )  # fmt: skip

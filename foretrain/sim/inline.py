@@ -106,9 +106,6 @@ def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:
     if rest_s >= cost.total_s:
         return cost
     if rest_s <= 0.0:
-        return NOTHING
+        return replace(NOTHING, op=cost.op, size_bytes=cost.size_bytes)
     share = rest_s / cost.total_s
-    return TransferCost(
-        latency_s=cost.latency_s * share, full_s=cost.full_s * share, port_bytes_per_s=cost.port_bytes_per_s,
-        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share,
-    )  # fmt: skip
+    return replace(cost, latency_s=cost.latency_s * share, full_s=cost.full_s * share, wire_bytes=cost.wire_bytes * share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.attention import CoreAttention
@@ -102,7 +102,8 @@ class Passes:
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
         """Return one kernel as a leg."""
-        return self._leg(name or kernel.name, self.pricer.work(kernel))
+        leg = self._leg(name or kernel.name, self.pricer.work(kernel))
+        return replace(leg, launches=kernel.launches, work=kernel.kind.name.lower())
 
     # ── one direction ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
