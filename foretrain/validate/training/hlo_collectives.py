@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-OPS = {"all-reduce": "all-reduce", "all-gather": "all-gather", "reduce-scatter": "reduce-scatter", "all-to-all": "all-to-all"}
+OPS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _LINE = re.compile(r"^\s*(?:ROOT )?%?\S+ = (?P<shape>\(.*?\)|\S+) (?P<op>[a-z-]+)\(")
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) .*\{\s*$")
 _ARRAY = re.compile(r"(?P<type>pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<sizes>[\d,]*)\]")
@@ -24,7 +25,10 @@ class _Call:
 
 
 def collectives_of(text: str) -> list[dict[str, Any]]:
-    """Return {"op", "bytes", "group"} of each collective of a compiled program, in order; bytes are those of the whole array."""
+    """Return {"op", "bytes", "group"} of each collective of a compiled program, in order.
+
+    Bytes are of the full array: of what is reduced, gathered or scattered. The group is that of the first device, by its ranks.
+    """
     computations, entry = _computations(text)
     return list(_played(computations, entry)) if entry else []
 
@@ -57,7 +61,7 @@ def _step(line: str) -> dict[str, Any] | _Call | None:
     if op not in OPS:
         return None
     group = _group(line)
-    return {"op": OPS[op], "bytes": _bytes(match["shape"], op, group, begun=match["op"] != op), "group": group}
+    return {"op": op.replace("-", "_"), "bytes": _bytes(match["shape"], op, len(group), begun=match["op"] != op), "group": group}
 
 
 def _played(computations: dict[str, list[dict[str, Any] | _Call]], name: str) -> Iterator[dict[str, Any]]:
@@ -69,17 +73,22 @@ def _played(computations: dict[str, list[dict[str, Any] | _Call]], name: str) ->
             yield step
 
 
-def _group(line: str) -> int:
-    """Return the ranks of one group: `replica_groups={{0,2},{1,3}}` or `[groups,ranks]<=[...]`."""
-    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+def _group(line: str) -> list[int]:
+    """Return the ranks of the first device's group: `{{0,2},{1,3}}`, or `[2,2]<=[2,2]T(1,0)`, an enumeration folded and transposed."""
+    listed = re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", line)
     if listed:
-        return len(listed[1].split(","))
-    tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
-    return int(tiled[1]) if tiled else 1
+        return sorted(int(rank) for rank in listed[1].split(","))
+    tiled = re.search(r"replica_groups=\[\d+,(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+    if not tiled:
+        return [0]
+    sizes = [int(one) for one in tiled[2].split(",")]
+    order = [int(one) for one in tiled[3].split(",")] if tiled[3] else list(range(len(sizes)))
+    strides = [math.prod(sizes[at + 1 :]) for at in range(len(sizes))]
+    ranks = (sum(map(math.prod, zip(place, (strides[at] for at in order), strict=True))) for place in itertools.product(*(range(sizes[at]) for at in order)))
+    return sorted(itertools.islice(ranks, int(tiled[1])))
 
 
 def _bytes(shape: str, op: str, group: int, *, begun: bool) -> int:
-    """Return the bytes of the whole array: of what is reduced, of what was gathered, of what is scattered."""
     total = sum(_array_bytes(match) for match in _ARRAY.finditer(shape))
     if op == "reduce-scatter":
         # A started one names its operands beside its results.

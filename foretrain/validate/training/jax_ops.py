@@ -73,8 +73,11 @@ class JaxOps:
         return jnp.mean(values, axis=(1, 2))
 
     def rows(self, table: Any, ids: Any) -> Any:
-        """Return the rows of a table."""
-        return jnp.take(table, ids, axis=0)
+        """Return the rows of a table, of which tensor-parallel ranks have some each. **Source:** arXiv:1909.08053, section 3."""
+        if not self.cut:
+            return jnp.take(table, ids, axis=0)
+        here, own = _own(ids, table.shape[0])
+        return _leave(jnp.where(own[..., None], jnp.take(table, here, axis=0), 0), "tp")
 
     def attention(self, queries: Any, keys: Any, values: Any, *, width: int) -> Any:
         """Return causal attention of heads so many channels wide."""
@@ -82,9 +85,21 @@ class JaxOps:
         return jax.nn.dot_product_attention(*split, is_causal=True).reshape(queries.shape)
 
     def cross_entropy(self, logits: Any, labels: Any) -> Any:
-        """Return the mean loss, in fp32."""
-        chosen = jax.nn.log_softmax(logits.astype(jnp.float32))
-        return -jnp.mean(jnp.take_along_axis(chosen, labels[..., None], axis=-1))
+        """Return the mean loss, in fp32, of logits of which ranks have some classes each. **Source:** arXiv:1909.08053, section 3."""
+        wide = logits.astype(jnp.float32)
+        if not self.cut:
+            return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(wide), labels[..., None], axis=-1))
+        wide = wide - lax.stop_gradient(lax.pmax(lax.stop_gradient(jnp.max(wide, axis=-1, keepdims=True)), "tp"))
+        here, own = _own(labels, logits.shape[-1])
+        chosen = jnp.where(own, jnp.take_along_axis(wide, here[..., None], axis=-1)[..., 0], 0)
+        return jnp.mean(jnp.log(_leave(jnp.sum(jnp.exp(wide), axis=-1), "tp")) - _leave(chosen, "tp"))
+
+
+def _own(numbers: Any, count: int) -> tuple[Any, Any]:
+    """Return numbers as this rank counts its `count` rows, and which of them it has; others are 0."""
+    here = numbers - lax.axis_index("tp") * count
+    own = (here >= 0) & (here < count)
+    return jnp.where(own, here, 0), own
 
 
 def _normed(values: Any, scale: Any, shift: Any, axes: Callable[[Any], Any]) -> Any:

@@ -42,13 +42,13 @@ class Ops(Protocol):
         """Return the mean over the picture."""
 
     def rows(self, table: Any, ids: Any) -> Any:
-        """Return the rows of a table."""
+        """Return the rows of a table, of which tensor-parallel ranks have some each."""
 
     def attention(self, queries: Any, keys: Any, values: Any, *, width: int) -> Any:
         """Return causal attention of heads so many channels wide."""
 
     def cross_entropy(self, logits: Any, labels: Any) -> Any:
-        """Return the mean loss, in fp32."""
+        """Return the mean loss, in fp32, of logits of which tensor-parallel ranks have some classes each."""
 
 
 def loss_of(net: Net, ops: Ops) -> Callable[[Weights, Any, Any], Any]:
@@ -65,7 +65,7 @@ def _mlp(sizes: Mapping[str, int], ops: Ops, weights: Weights, inputs: Any) -> A
     rows = _linear(weights, "stem", inputs)
     for number in range(sizes["depth"]):
         rows = rows + _perceptron(ops, weights, f"blocks.{number}", rows)
-    return _linear(weights, "head", rows)
+    return _linear(weights, "head", ops.enter(rows))
 
 
 def _gpt(sizes: Mapping[str, int], ops: Ops, weights: Weights, inputs: Any) -> Any:
@@ -75,7 +75,7 @@ def _gpt(sizes: Mapping[str, int], ops: Ops, weights: Weights, inputs: Any) -> A
         block = f"blocks.{number}"
         rows = rows + _attention(ops, weights, f"{block}.attention", _layer_norm(ops, weights, f"{block}.norm1", rows), width)
         rows = rows + _perceptron(ops, weights, f"{block}.mlp", _layer_norm(ops, weights, f"{block}.norm2", rows))
-    return _layer_norm(ops, weights, "head.norm", rows) @ weights["head.output.weight"]
+    return ops.enter(_layer_norm(ops, weights, "head.norm", rows)) @ weights["head.output.weight"]
 
 
 def _resnet(sizes: Mapping[str, int], ops: Ops, weights: Weights, inputs: Any) -> Any:

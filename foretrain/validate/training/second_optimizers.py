@@ -66,12 +66,14 @@ class Adam(Rule):
         return parameter * (1 - self.rate * self.decay) - self.rate * mean / (square**0.5 + self.epsilon), (first, second)
 
 
+RATE, ADAPTIVE_RATE = 1e-2, 1e-4
+"""Small enough that a few steps on one batch do not diverge; the torch trainer's."""
 RULES: dict[str, Rule] = {
-    "sgd": Sgd(rate=1e-2),
-    "momentum": Momentum(rate=1e-2, share=0.9),
-    "adam": Adam(rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, decay=0.0),
-    "adamw": Adam(rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, decay=0.01),
+    "sgd": Sgd(rate=RATE),
+    "momentum": Momentum(rate=RATE, share=0.9),
+    "adam": Adam(rate=ADAPTIVE_RATE, beta1=0.9, beta2=0.999, epsilon=1e-8, decay=0.0),
+    "adamw": Adam(rate=ADAPTIVE_RATE, beta1=0.9, beta2=0.999, epsilon=1e-8, decay=0.01),
 }
-"""Rules by the names of recipes, with the constants that torch.optim has by default and rates that keep small networks finite."""
+"""Rules by the names of recipes, with the constants that torch.optim has by default."""
 CLIP_NORM = 1.0
 """Norm of all gradients above which they are scaled down, where a recipe clips."""

@@ -9,7 +9,11 @@ from foretrain.errors import PlanError, RecipeError, UsageError
 from foretrain.sim.plan import Plan
 from foretrain.validate.case import Case
 from foretrain.validate.training.second_optimizers import RULES
+from foretrain.validate.training.second_weights import RESNET_BLOCKS
 
+LEAST_IMAGE = 32
+CUT: Mapping[str, tuple[str, ...]] = {"mlp": ("width", "classes"), "gpt": ("heads", "vocab")}
+"""Sizes that tensor-parallel ranks share."""
 TORCH = "or --framework torch, which runs it"
 
 
@@ -53,9 +57,7 @@ def check_second(case: Case, device: str) -> None:
         raise UsageError(f"compiled: {trainer.compiled}")
     if case.net.kind == "module":
         raise UsageError(f"{case.net.factory} is a torch module, which {case.backend} cannot run; use mlp, resnet or gpt, {TORCH}")
-    sizes = case.net.sizes
-    if case.net.kind == "gpt" and sizes["hidden"] % sizes["heads"]:
-        raise UsageError(f"hidden={sizes['hidden']} does not divide into heads={sizes['heads']}; use a multiple")
+    _net(case)
 
 
 def _plan(case: Case, trainer: Trainer) -> None:
@@ -72,6 +74,22 @@ def _plan(case: Case, trainer: Trainer) -> None:
     if case.plan.zero not in trainer.zero:
         known = " or ".join(f"zero={one}" for one in trainer.zero)
         raise PlanError(f"zero={case.plan.zero} is not run by {case.backend}: {trainer.lacks}; use {known}, {TORCH}")
+
+
+def _net(case: Case) -> None:
+    net, tp = case.net, case.plan.tp
+    sizes = net.sizes
+    if net.kind == "gpt" and sizes["hidden"] % sizes["heads"]:
+        raise UsageError(f"gpt:heads={sizes['heads']} does not divide hidden={sizes['hidden']}; give a hidden size that is a multiple of it")
+    if net.kind == "resnet" and sizes["depth"] not in RESNET_BLOCKS:
+        raise UsageError(f"resnet:depth={sizes['depth']} is none; use one of {', '.join(map(str, RESNET_BLOCKS))}")
+    if net.kind == "resnet" and sizes["image"] < LEAST_IMAGE:
+        raise UsageError(f"resnet:image={sizes['image']} leaves nothing after five halvings; give at least {LEAST_IMAGE} pixels a side")
+    if tp > 1 and net.kind == "resnet":
+        raise PlanError(f"tp={tp} cannot cut resnet, whose convolutions stay whole; use dp or zero=3, or one of {', '.join(CUT)}")
+    for name in CUT.get(net.kind, ()) if tp > 1 else ():
+        if sizes[name] % tp:
+            raise PlanError(f"tp={tp} does not divide {net.kind}:{name}={sizes[name]}; use a divisor, or a multiple of {tp}")
 
 
 def _batch(case: Case) -> None:

@@ -86,13 +86,13 @@ def _mlp(sizes: Mapping[str, int]) -> Named:
     for number in range(sizes["depth"]):
         yield from _linear(f"blocks.{number}.up", (width, width), cut=COLUMN)
         yield from _linear(f"blocks.{number}.down", (width, width), cut=ROW)
-    yield from _linear("head", (width, sizes["classes"]))
+    yield from _linear("head", (width, sizes["classes"]), cut=COLUMN)
 
 
 def _gpt(sizes: Mapping[str, int]) -> Named:
     hidden = sizes["hidden"]
     yield "stem.positions", Weight(shape=(sizes["seq"], hidden), deviation=GPT_DEVIATION)
-    yield "stem.tokens.weight", Weight(shape=(sizes["vocab"], hidden), deviation=GPT_DEVIATION)
+    yield "stem.tokens.weight", Weight(shape=(sizes["vocab"], hidden), deviation=GPT_DEVIATION, cut=ROW)
     for number in range(sizes["layers"]):
         block = f"blocks.{number}"
         yield from _norm(f"{block}.norm1", hidden)
@@ -103,7 +103,7 @@ def _gpt(sizes: Mapping[str, int]) -> Named:
         yield from _linear(f"{block}.mlp.up", (hidden, WIDENING * hidden), deviation=GPT_DEVIATION, cut=COLUMN)
         yield from _linear(f"{block}.mlp.down", (WIDENING * hidden, hidden), deviation=GPT_DEVIATION, cut=ROW)
     yield from _norm("head.norm", hidden)
-    yield from _linear("head.output", (hidden, sizes["vocab"]), deviation=GPT_DEVIATION, bias=False)
+    yield from _linear("head.output", (hidden, sizes["vocab"]), deviation=GPT_DEVIATION, cut=COLUMN, bias=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
