@@ -10,14 +10,10 @@ from typing import Any
 import jax
 from jax import lax
 from jax import numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from foretrain.sim.plan import Plan
 from foretrain.validate.training.second_weights import Weight
-
-GATHERED = "gathered"
-"""Name of what backward gathers again instead of keeping."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +65,14 @@ def _gathered_backward(dimension: int, dtype: Any, _: None, gradient: Any) -> tu
 _gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
+def kept(primitive: Any, *_: Any, **settings: Any) -> bool:
+    """Whether backward keeps what a primitive of forward gave: all but whole weights, which it gathers again as FSDP does.
+
+    XLA holds to that on accelerators; on processors it finds the two gathers alike and makes them one.
+    """
+    return not (primitive.name.startswith("custom_vjp_call") and "all_gather" in str(settings))  # that is `_gathered`
+
+
 def whole(parts: Mapping[str, Any], places: Mapping[str, Place], dtype: Any) -> dict[str, Any]:
     """Return weights in the type of compute, put together over `dp`; their gradients are summed and scattered over it."""
     return {name: _whole(part, places[name], dtype) for name, part in parts.items()}
@@ -77,7 +81,7 @@ def whole(parts: Mapping[str, Any], places: Mapping[str, Place], dtype: Any) -> 
 def _whole(part: Any, place: Place, dtype: Any) -> Any:
     if place.shard is None:
         return part.astype(dtype)
-    return checkpoint_name(_gathered(part, place.shard, dtype), GATHERED)
+    return _gathered(part, place.shard, dtype)
 
 
 def summed(gradients: Mapping[str, Any], places: Mapping[str, Place], plan: Plan) -> dict[str, Any]:

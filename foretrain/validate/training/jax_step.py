@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from foretrain.validate.case import Case
-from foretrain.validate.training.jax_layout import GATHERED, Place, mesh_of, places_of, squared_norm, summed, whole
+from foretrain.validate.training.jax_layout import Place, kept, mesh_of, places_of, squared_norm, summed, whole
 from foretrain.validate.training.jax_ops import JaxOps
 from foretrain.validate.training.second_nets import loss_of
 from foretrain.validate.training.second_optimizers import CLIP_NORM, RULES
@@ -113,10 +113,12 @@ def _gradients(case: Case, places: Mapping[str, Place]) -> Callable[[Any, Any, A
         return loss(whole(parts, places, dtype), inputs, labels) / (count * plan.dp)
 
     if plan.zero == 3:
-        # As FSDP does after forward: whole weights are given up and gathered again.
-        local = jax.checkpoint(local, policy=jax.checkpoint_policies.save_anything_except_these_names(GATHERED))
+        local = jax.checkpoint(local, policy=kept)
 
     def of_one(parts: Any, inputs: Any, labels: Any) -> Any:
+        if plan.zero == 3 and count > 1:
+            # Else XLA gathers before the loop of micro-batches, and keeps whole weights all through it.
+            parts, inputs = lax.optimization_barrier((parts, inputs))
         value, gradients = jax.value_and_grad(local)(parts, inputs, labels)
         return value * plan.dp, summed(gradients, places, plan) if plan.syncs_every_microbatch else gradients
 
