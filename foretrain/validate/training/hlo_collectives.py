@@ -84,7 +84,8 @@ def _group(line: str) -> list[int]:
     sizes = [int(one) for one in tiled[2].split(",")]
     order = [int(one) for one in tiled[3].split(",")] if tiled[3] else list(range(len(sizes)))
     strides = [math.prod(sizes[at + 1 :]) for at in range(len(sizes))]
-    ranks = (sum(map(math.prod, zip(place, (strides[at] for at in order), strict=True))) for place in itertools.product(*(range(sizes[at]) for at in order)))
+    places = itertools.product(*(range(sizes[at]) for at in order))
+    ranks = (sum(index * strides[at] for index, at in zip(place, order, strict=True)) for place in places)
     return sorted(itertools.islice(ranks, int(tiled[1])))
 
 

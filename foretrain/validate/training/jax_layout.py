@@ -1,4 +1,4 @@
-"""How weights lie over the mesh of a plan, and what brings them together: all of it explicit, so that it is the plan's and not the compiler's."""
+"""How weights lie over the mesh of a plan, and what brings them together: said outright, so that the plan decides and not the compiler."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _gathered_forward(part: Any, dimension: int, dtype: Any) -> tuple[Any, None]
     return _gathered(part, dimension, dtype), None
 
 
-def _gathered_backward(dimension: int, dtype: Any, _: None, gradient: Any) -> tuple[Any]:  # noqa: ARG001  # jax passes both
+def _gathered_backward(dimension: int, dtype: Any, _: None, gradient: Any) -> tuple[Any]:  # as jax calls it
     # Gradients add up in fp32, as those of whole weights do.
     return (lax.psum_scatter(gradient.astype(jnp.float32), "dp", scatter_dimension=dimension, tiled=True),)
 
@@ -65,7 +65,7 @@ def _gathered_backward(dimension: int, dtype: Any, _: None, gradient: Any) -> tu
 _gathered.defvjp(_gathered_forward, _gathered_backward)
 
 
-def kept(primitive: Any, *_: Any, **settings: Any) -> bool:
+def needed_again(primitive: Any, *_: Any, **settings: Any) -> bool:
     """Whether backward keeps what a primitive of forward gave: all but whole weights, which it gathers again as FSDP does.
 
     XLA holds to that on accelerators; on processors it finds the two gathers alike and makes them one.

@@ -33,11 +33,11 @@ class JaxOps:
     cut: bool
 
     def enter(self, values: Any) -> Any:
-        """Pass what every rank has to layers of which each has a part; gradients add up. **Source:** Megatron-LM, arXiv:1909.08053, section 3."""
+        """Pass what every rank has to layers of which each has a part; gradients add up. **Source:** arXiv:1909.08053, section 3."""
         return _enter(values, "tp") if self.cut else values
 
     def leave(self, values: Any) -> Any:
-        """Add up what the ranks' parts of a layer gave; gradients pass. **Source:** Megatron-LM, arXiv:1909.08053, section 3."""
+        """Add up what the ranks' parts of a layer gave; gradients pass. **Source:** arXiv:1909.08053, section 3."""
         return _leave(values, "tp") if self.cut else values
 
     def relu(self, values: Any) -> Any:

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from foretrain.validate.case import Case
-from foretrain.validate.training.jax_layout import Place, kept, mesh_of, places_of, squared_norm, summed, whole
+from foretrain.validate.training.jax_layout import Place, mesh_of, needed_again, places_of, squared_norm, summed, whole
 from foretrain.validate.training.jax_ops import JaxOps
 from foretrain.validate.training.second_nets import loss_of
 from foretrain.validate.training.second_optimizers import CLIP_NORM, RULES
@@ -97,8 +97,8 @@ def _step(case: Case, places: Mapping[str, Place]) -> Callable[[State, Any, Any]
             scale = jnp.minimum(1.0, CLIP_NORM / (jnp.sqrt(squared_norm(gradients, places)) + 1e-6))
             gradients = jax.tree.map(lambda one: one * scale, gradients)
         moved = {name: rule.moved(one, gradients[name], state.kept[name], done) for name, one in state.weights.items()}
-        state = State(weights={name: one for name, (one, _) in moved.items()}, kept={name: one for name, (_, one) in moved.items()}, step=done)
-        return state, lax.pmean(loss, "dp") if plan.dp > 1 else loss
+        weights, kept = ({name: pair[at] for name, pair in moved.items()} for at in (0, 1))
+        return State(weights=weights, kept=kept, step=done), lax.pmean(loss, "dp") if plan.dp > 1 else loss
 
     return step
 
@@ -113,7 +113,7 @@ def _gradients(case: Case, places: Mapping[str, Place]) -> Callable[[Any, Any, A
         return loss(whole(parts, places, dtype), inputs, labels) / (count * plan.dp)
 
     if plan.zero == 3:
-        local = jax.checkpoint(local, policy=kept)
+        local = jax.checkpoint(local, policy=needed_again)
 
     def of_one(parts: Any, inputs: Any, labels: Any) -> Any:
         if plan.zero == 3 and count > 1:

@@ -59,7 +59,7 @@ def _devices(case: Case, device: str) -> list[Any]:
     import jax  # noqa: PLC0415
 
     try:
-        devices = jax.devices()
+        devices: list[Any] = jax.devices()
     except RuntimeError as error:
         raise UsageError(f"jax has no device of kind {device} here ({error}); install jax[cuda12], or use --device cpu") from error
     if len(devices) < case.plan.ranks:
@@ -70,7 +70,8 @@ def _devices(case: Case, device: str) -> list[Any]:
 def _memory(devices: list[Any], planned: Any) -> dict[str, int | None]:
     """Return bytes, the most of any device: what the allocator had at its peak, what it held, what XLA planned."""
     stats = [one.memory_stats() or {} for one in devices]
-    most = {name: max((one[name] for one in stats if name in one), default=None) for name in ("peak_bytes_in_use", "pool_bytes", "bytes_reserved")}
+    names = ("peak_bytes_in_use", "pool_bytes", "bytes_reserved")
+    most = {name: max((one[name] for one in stats if name in one), default=None) for name in names}
     return {
         "allocated_bytes": most["peak_bytes_in_use"],
         "reserved_bytes": most["pool_bytes"] or most["bytes_reserved"] or None,

@@ -20,7 +20,7 @@ def main() -> None:
     asked = json.loads(sys.stdin.read())
     case = case_of(asked["case"])
     try:
-        answer = {"data": _runner(case.backend)(case, asked["device"], asked["seconds"])}
+        answer: dict[str, Any] = {"data": _runner(case.backend)(case, asked["device"], asked["seconds"])}
     except ForetrainError as error:
         answer = {"error": str(error)}
     Path(sys.argv[1]).write_text(json.dumps(answer), encoding="utf-8")

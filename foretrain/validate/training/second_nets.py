@@ -110,6 +110,5 @@ def _layer_norm(ops: Ops, weights: Weights, name: str, rows: Any) -> Any:
 
 
 def _convolved(ops: Ops, weights: Weights, conv: Conv, images: Any) -> Any:
-    return ops.batch_norm(
-        ops.convolution(images, weights[f"{conv.name}.weight"], stride=conv.stride), weights[f"{conv.norm}.weight"], weights[f"{conv.norm}.bias"]
-    )  # fmt: skip
+    found = ops.convolution(images, weights[f"{conv.name}.weight"], stride=conv.stride)
+    return ops.batch_norm(found, weights[f"{conv.norm}.weight"], weights[f"{conv.norm}.bias"])

@@ -1,4 +1,4 @@
-"""Cases on other frameworks than torch: a second opinion of what a step takes, measured by code that shares nothing with the torch trainer."""
+"""Cases on other frameworks than torch: a second opinion of what a step takes, by code that shares nothing with the torch trainer."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def _child(case: Case, device: str, seconds: float) -> dict[str, Any]:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "foretrain.validate.training.second_child", str(answer)]
         try:
-            ended = subprocess.run(command, input=asked, capture_output=True, text=True, check=False, timeout=COMPILING_S + 10 * seconds, env=_environment())
+            ended = subprocess.run(
+                command, input=asked, capture_output=True, text=True, check=False, timeout=COMPILING_S + 10 * seconds, env=_environment()
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise UsageError(f"{case.backend} did not end case {case.name} in {error.timeout:g} s; use a smaller network") from error
         if not answer.exists():

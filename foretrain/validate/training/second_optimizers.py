@@ -49,7 +49,10 @@ class Momentum(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adam(Rule):
-    """Adam, or with `decay` AdamW. **Source:** Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter, arXiv:1711.05101, algorithm 2."""
+    """Adam, or with `decay` AdamW.
+
+    **Source:** Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter, arXiv:1711.05101, algorithm 2.
+    """
 
     rate: float
     beta1: float

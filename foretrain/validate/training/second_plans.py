@@ -64,10 +64,7 @@ def _plan(case: Case, trainer: Trainer) -> None:
     plain = Plan()
     for name in (one.name for one in fields(Plan)):
         value = getattr(case.plan, name)
-        if name == "schedule":
-            same = value.name == plain.schedule.name
-        else:
-            same = value == getattr(plain, name)
+        same = value.name == plain.schedule.name if name == "schedule" else value == getattr(plain, name)
         if not same and name not in trainer.plan:
             text = getattr(value, "name", value)
             raise PlanError(f"{name}={text} is not run by {case.backend}: {trainer.lacks}; leave it out, {TORCH}")
@@ -80,7 +77,7 @@ def _net(case: Case) -> None:
     net, tp = case.net, case.plan.tp
     sizes = net.sizes
     if net.kind == "gpt" and sizes["hidden"] % sizes["heads"]:
-        raise UsageError(f"gpt:heads={sizes['heads']} does not divide hidden={sizes['hidden']}; give a hidden size that is a multiple of it")
+        raise UsageError(f"gpt:heads={sizes['heads']} does not divide hidden={sizes['hidden']}; give a multiple of it")
     if net.kind == "resnet" and sizes["depth"] not in RESNET_BLOCKS:
         raise UsageError(f"resnet:depth={sizes['depth']} is none; use one of {', '.join(map(str, RESNET_BLOCKS))}")
     if net.kind == "resnet" and sizes["image"] < LEAST_IMAGE:
@@ -113,4 +110,4 @@ def _recipe(case: Case, device: str) -> None:
     for name, size in (("seq_len", "seq"), ("image_size", "image")):
         asked, own = getattr(recipe, name), case.net.sizes.get(size)
         if asked is not None and asked != own:
-            raise RecipeError(f"{name}={asked} is not that of the network, {own}; give it as {case.net.kind}:{size}={asked}, or leave it out")
+            raise RecipeError(f"{name}={asked} is not that of the network, {own}; give {case.net.kind}:{size}={asked}, or leave it out")

@@ -25,8 +25,9 @@ COLUMN, ROW = 1, 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """One array: matrices are (in, out), kernels (rows, columns, in, out). Drawn with this mean and deviation; `cut` is the
-    dimension that tensor-parallel ranks share, None where each has it whole.
+    """One array, drawn with this mean and deviation: matrices are (in, out), kernels (rows, columns, in, out).
+
+    `cut` is the dimension that tensor-parallel ranks share, None where each has it whole.
     """
 
     shape: tuple[int, ...]
@@ -141,7 +142,9 @@ def residuals(depth: int) -> Iterator[Residual]:
 def _residual(name: str, channels: int, width: int, *, stride: int, narrow: bool) -> Residual:
     out = width * EXPANSION if narrow else width
     # (channels in, channels out, side of the kernel, stride), norm and activation between them
-    layers = [(channels, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)] if narrow else [(channels, width, 3, stride), (width, width, 3, 1)]
+    layers = [(channels, width, 3, stride), (width, width, 3, 1)]
+    if narrow:
+        layers = [(channels, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)]
     body = tuple(
         Conv(name=f"{name}.body.{3 * at}", norm=f"{name}.body.{3 * at + 1}", channels=one, out=to, kernel=kernel, stride=step)
         for at, (one, to, kernel, step) in enumerate(layers)

@@ -15,4 +15,4 @@ def collectives_of(graph: Any, replicas: int) -> list[dict[str, Any]]:
 
 
 def _bytes(tensor: Any) -> int:
-    return math.prod(tensor.shape.as_list()) * int(tensor.dtype.size)
+    return math.prod(int(size) for size in tensor.shape) * int(tensor.dtype.size)

@@ -37,7 +37,7 @@ class TfOps:
         return tf.cast(scaled, values.dtype)
 
     def batch_norm(self, values: Any, scale: Any, shift: Any) -> Any:
-        """Normalise every channel over this replica's samples, by the fused op. Running averages, which training does not read, are not kept."""
+        """Normalise every channel over this replica's samples. Running averages, which training does not read, are not kept."""
         wide = (tf.cast(scale, tf.float32), tf.cast(shift, tf.float32))
         return tf.compat.v1.nn.fused_batch_norm(values, *wide, epsilon=EPSILON, is_training=True)[0]
 

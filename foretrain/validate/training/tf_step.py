@@ -41,11 +41,10 @@ def graph_of(case: Case, devices: Sequence[str], *, seed: int = 0) -> Built:
     batch = strategy.experimental_distribute_values_from_function(_shares(case, seed))
     of_replica = _step(case, variables)
 
-    @tf.function
     def step(share: Any) -> Any:
         return strategy.reduce(tf.distribute.ReduceOp.MEAN, strategy.run(of_replica, args=share), axis=None)
 
-    built = step.get_concrete_function(batch)
+    built = tf.function(step).get_concrete_function(batch)
     return Built(step=lambda: built(batch), graph=built.graph)
 
 
@@ -65,8 +64,8 @@ def _shares(case: Case, seed: int) -> Callable[[Any], tuple[Any, Any]]:
     dtype = _dtype(case) if inputs.dtype == np.float32 else tf.int32
 
     def share(context: Any) -> tuple[Any, Any]:
-        own = (one.reshape(case.microbatches, case.plan.dp, -1, *one.shape[1:])[:, context.replica_id_in_sync_group] for one in (inputs, labels))
-        first, second = own
+        place = context.replica_id_in_sync_group
+        first, second = (one.reshape(case.microbatches, case.plan.dp, -1, *one.shape[1:])[:, place] for one in (inputs, labels))
         return tf.cast(first, dtype), tf.constant(second)
 
     return share
