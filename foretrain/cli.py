@@ -23,6 +23,7 @@ from foretrain.cli_options import (
     ScalingOptions,
     SimulateOptions,
     TraceOptions,
+    TrainerOptions,
     takes,
 )
 from foretrain.errors import ForetrainError, nearest
@@ -123,6 +124,15 @@ def validate_published(
     from foretrain.cli_validate import run_published  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_published(runs, out, as_json=as_json))
+
+
+@validate.command("trainer")
+@takes(TrainerOptions)
+def validate_trainer(options: TrainerOptions) -> None:
+    """Train for real, on the devices that are there, and say what a step takes. Resumes; status 2 where a case failed."""
+    from foretrain.cli_trainer import run_trainer  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trainer(options))
 
 
 @app.command("list")

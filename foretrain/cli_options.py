@@ -164,6 +164,31 @@ class TraceOptions:
     out: Annotated[Path | None, typer.Option(help="Profile to write, for simulate --model.", metavar="FILE.yaml|json")] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """What the trainer takes: a suite, or one case."""
+
+    suite: Annotated[str | None, typer.Option(help="Cases to run: quick. Instead of --model.", metavar="NAME")] = None
+    model: Annotated[str | None, typer.Option(help="gpt:layers=4,…, mlp:…, resnet:…, or a factory.", metavar="NET|MODULE:FACTORY")] = None
+    sample: Annotated[str | None, typer.Option(help="Shape of one sample of a factory's module: 3x224x224.", metavar="CxHxW")] = None
+    sample_dtype: Annotated[str, typer.Option(help="Its dtype, such as int64.", metavar="DTYPE")] = "float32"
+    plan: Annotated[str, typer.Option(help="Layout, such as dp=2,zero=3 or pp=2,schedule=gpipe,micro_batch=4.", metavar="A=1,B=2")] = ""
+    world_size: Annotated[int | None, typer.Option(help="Processes. [default: the plan's; of a suite 2, or every GPU]")] = None
+    global_batch: Annotated[int | None, typer.Option(help="Samples per step. [default: dp × micro_batch × pp]")] = None
+    precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16 (autocast).")] = "fp32"
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov, adagrad, adam or adamw.")] = "adamw"
+    clip: Annotated[str | None, typer.Option(help="global: gradients by their norm.", metavar="none|global")] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto"
+    software: Annotated[str, typer.Option(help="Whose gradient buckets DDP fills.", metavar="NAME|FILE")] = "pytorch-eager"
+    compiled: Annotated[bool, typer.Option("--compile", help="Run under torch.compile.")] = False
+    seconds: Annotated[float | None, typer.Option(help="Repeats of a case, in seconds. [default: 4 on a cpu, 3 on a GPU]")] = None
+    energy: Annotated[bool, typer.Option("--energy", help="Measure joules too: 6 s more a case.")] = False
+    trace: Annotated[Path | None, typer.Option(help="Folder for a Chrome trace of one step of each case.", metavar="DIR")] = None
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0
+    out: Annotated[Path, typer.Option(help="Measurements, appended to; a next start resumes.", metavar="FILE")] = Path("measurements.jsonl")
+    json: Annotated[bool, typer.Option("--json", help="Print the records as JSON, in SI units.")] = False
+
+
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the options of `groups`; the command receives one object a group, in that order."""
     hints = {name: hint for group in groups for name, hint in get_type_hints(group, include_extras=True).items()}

@@ -52,6 +52,10 @@ OPTIONS = {
     "plot roofline": {"--accelerator", "--model", "--software", "--precision", "--micro-batch", "--seq-len", "--json", "--out", "--help"},
     "plot collective": {"--cluster", "--collective", "--ranks", "--json", "--out", "--help"},
     "validate published": {"--out", "--json", "--help"},
+    "validate trainer": {
+        "--suite", "--model", "--sample", "--sample-dtype", "--plan", "--world-size", "--global-batch", "--precision", "--optimizer",
+        "--clip", "--device", "--software", "--compile", "--seconds", "--energy", "--trace", "--seed", "--out", "--json", "--help",
+    },
     "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},
     "show": {"--json", "--help"},

@@ -50,7 +50,7 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows.unflatten(-1, (-1, self.width)).transpose(1, 2)
+        return rows.view(*rows.shape[:-1], -1, self.width).transpose(1, 2)
 
 
 class Perceptron(nn.Module):

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from foretrain.errors import UsageError
+from foretrain.errors import UsageError, nearest
 from foretrain.models.trace_factory import DTYPES, whole_module
 from foretrain.validate.case import Net
 from foretrain.validate.training.gpt import gpt
 from foretrain.validate.training.mlp import mlp
-from foretrain.validate.training.resnet import BLOCKS, resnet
+from foretrain.validate.training.resnet import resnet
+from foretrain.validate.training.sizes import check_net
 
 Draw = Callable[[int, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 Loss = Callable[[Any, torch.Tensor | None], torch.Tensor]
@@ -42,6 +43,8 @@ def build(net: Net, *, seed: int = 0, device: str = "cpu") -> Built:
         UsageError: for sizes that no such network has, and for a factory that does not build.
     """
     check_net(net)
+    if net.sample_dtype not in DTYPES:
+        raise UsageError(f"sample dtype {net.sample_dtype!r} is unknown; use one of {', '.join(DTYPES)}{nearest(net.sample_dtype, DTYPES)}")
     torch.manual_seed(seed)
     sizes = dict(net.sizes)
     with torch.device(device):
@@ -53,25 +56,6 @@ def build(net: Net, *, seed: int = 0, device: str = "cpu") -> Built:
             return Built(module=mlp(**sizes), draw=partial(_labelled, (sizes["width"],), sizes["classes"]), loss=_classes)
         image = sizes.pop("image")
         return Built(module=resnet(**sizes), draw=partial(_labelled, (3, image, image), sizes["classes"]), loss=_classes)
-
-
-def check_net(net: Net) -> None:
-    """Refuse sizes that no network of the kind has.
-
-    Raises:
-        UsageError: naming the size and what would do.
-    """
-    sizes = net.sizes
-    if net.kind == "gpt" and sizes["hidden"] % sizes["heads"]:
-        raise UsageError(f"gpt:heads={sizes['heads']} does not divide hidden={sizes['hidden']}; give a hidden size that is a multiple of it")
-    if net.kind == "resnet" and sizes["depth"] not in BLOCKS:
-        raise UsageError(f"resnet:depth={sizes['depth']} is none; use one of {', '.join(map(str, BLOCKS))}")
-    if net.kind == "resnet" and sizes["image"] < 32:
-        raise UsageError(f"resnet:image={sizes['image']} leaves nothing after five halvings; give at least 32 pixels a side")
-    if net.kind == "module" and not net.sample_shape:
-        raise UsageError(f"{net.factory} has no sample to train on; give the shape of one, without the batch, such as 3x224x224")
-    if net.kind == "module" and net.sample_dtype not in DTYPES:
-        raise UsageError(f"sample dtype {net.sample_dtype!r} is unknown; use one of {', '.join(DTYPES)}")
 
 
 def _tokens(seq: int, vocab: int, samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,8 +70,8 @@ def _labelled(shape: tuple[int, ...], classes: int, samples: int, generator: tor
 def _samples(net: Net, samples: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     shape, dtype = (samples, *net.sample_shape), getattr(torch, net.sample_dtype)
     # 0 and 1 are numbers that every table of embeddings holds.
-    inputs = torch.randn(shape, generator=generator).to(dtype) if dtype.is_floating_point else torch.randint(2, shape, generator=generator).to(dtype)
-    return inputs, torch.zeros(samples, dtype=torch.int64)
+    drawn = torch.randn(shape, generator=generator) if dtype.is_floating_point else torch.randint(2, shape, generator=generator)
+    return drawn.to(dtype), torch.zeros(samples, dtype=torch.int64)
 
 
 def _classes(outputs: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
@@ -96,7 +80,7 @@ def _classes(outputs: torch.Tensor, targets: torch.Tensor | None = None) -> torc
     return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-def _own(outputs: Any, targets: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG001  # what a user's module returns has none
+def _own(outputs: Any, targets: torch.Tensor | None = None) -> torch.Tensor:  # what a user's module returns has none
     """Return the loss that a user's module returns, else the mean square of what it does."""
     own = outputs.get("loss") if isinstance(outputs, dict) else getattr(outputs, "loss", None)
     if isinstance(own, torch.Tensor):

@@ -26,4 +26,4 @@ def autocast(precision: str, device: str, function: Any) -> Any:
 def autocast_module(precision: str, device: str, module: nn.Module) -> None:
     """Have the forward pass of a module run in a precision; its backward follows, as torch asks for, outside of the context."""
     if precision in HALVES:
-        module.forward = autocast(precision, device, module.forward)  # type: ignore[method-assign]
+        module.forward = autocast(precision, device, module.forward)

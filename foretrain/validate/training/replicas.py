@@ -20,7 +20,6 @@ from foretrain.validate.training.layered import blocks_of
 from foretrain.validate.training.precision import HALVES
 from foretrain.validate.training.ranks import Ranks
 
-
 TORCH_BUCKET = parse("25 MiB", "B")
 """With this, and only where it is not given, torch reduces a first bucket of 1 MiB."""
 
@@ -74,8 +73,8 @@ def accumulating(module: nn.Module, plan: Plan) -> Callable[[bool], contextlib.A
 
     @contextlib.contextmanager
     def within(last: bool) -> Iterator[None]:  # noqa: FBT001  # the one thing it is about
-        waits = isinstance(module, DistributedDataParallel) and not last and plan.gradient_sync != "micro-batch"
-        with module.no_sync() if waits else contextlib.nullcontext():
+        replicated = module if isinstance(module, DistributedDataParallel) and plan.gradient_sync != "micro-batch" else None
+        with contextlib.nullcontext() if replicated is None or last else replicated.no_sync():
             yield
 
     return within

@@ -61,7 +61,7 @@ def _gpt_stem(stem: nn.Module, mesh: DeviceMesh, rows: Placement) -> None:
     stem.register_forward_hook(_local)
 
 
-def _local(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001  # as torch calls it
+def _local(module: nn.Module, inputs: Any, output: Any) -> Any:  # as torch calls it
     return output.to_local() if isinstance(output, DTensor) else output
 
 
