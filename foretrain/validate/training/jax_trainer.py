@@ -8,7 +8,8 @@ from typing import Any
 
 from foretrain.errors import UsageError
 from foretrain.validate.case import Case
-from foretrain.validate.training.second_measure import most_resident_bytes, repeated, spread_data
+from foretrain.validate.measuring.host import cpu_model
+from foretrain.validate.training.second_measure import most_resident_bytes, repeated
 from foretrain.validate.training.second_weights import parameters_of
 
 
@@ -43,14 +44,16 @@ def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
     compile_s = time.perf_counter() - start
     state = [program.state]
 
-    def step() -> float:
-        state[0], loss = jax.block_until_ready(program.step(state[0], *program.batch))
+    def run(count: int) -> float:
+        for _ in range(count):
+            state[0], loss = program.step(state[0], *program.batch)
+        jax.block_until_ready(state[0])
         return float(loss)
 
-    found = repeated(step, seconds=seconds)
+    found = repeated(run, device=device, seconds=seconds)
     return {
-        "device_name": devices[0].device_kind, "framework": f"jax {jax.__version__}", "parameters": parameters_of(case.net),
-        "step_s": spread_data(found.wall_s), "cpu_s": spread_data(found.cpu_s), "compile_s": compile_s, "losses": list(found.losses),
+        "device_name": cpu_model() if device == "cpu" else devices[0].device_kind, "framework": f"jax {jax.__version__}", "parameters": parameters_of(case.net),
+        "compile_s": compile_s, **found.data(),
         "memory": _memory(devices, program.step.memory_analysis()), "collectives": collectives_of(program.step.as_text()),
     }  # fmt: skip
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from foretrain.errors import UsageError
 from foretrain.validate.case import Case
-from foretrain.validate.training.second_measure import most_resident_bytes, repeated, spread_data
+from foretrain.validate.measuring.host import cpu_model
+from foretrain.validate.training.second_measure import most_resident_bytes, repeated
 from foretrain.validate.training.second_weights import parameters_of
 
 
@@ -30,10 +31,15 @@ def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
     start = time.perf_counter()
     built = graph_of(case, devices)
     compile_s = time.perf_counter() - start
-    found = repeated(lambda: float(built.step().numpy()), seconds=seconds)
+
+    def run(count: int) -> float:
+        losses = [built.step() for _ in range(count)]
+        return [float(loss.numpy()) for loss in losses][-1]
+
+    found = repeated(run, device=device, seconds=seconds)
     return {
         "device_name": _name(device), "framework": f"tensorflow {tf.__version__}", "parameters": parameters_of(case.net),
-        "step_s": spread_data(found.wall_s), "cpu_s": spread_data(found.cpu_s), "compile_s": compile_s, "losses": list(found.losses),
+        "compile_s": compile_s, **found.data(),
         "memory": _memory(devices), "collectives": collectives_of(built.graph, case.plan.dp),
     }  # fmt: skip
 
@@ -61,7 +67,7 @@ def _name(device: str) -> str:
     import tensorflow as tf  # noqa: PLC0415
 
     if device == "cpu":
-        return "cpu"
+        return cpu_model()
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
     return str(details.get("device_name", "cuda"))
 
