@@ -31,7 +31,11 @@ def run_trainer(options: TrainerOptions) -> int:
     settings = Settings(
         device=device, seconds=options.seconds, software=options.software, energy=options.energy, trace=options.trace, seed=options.seed
     )
-    records = run_suite(cases, options.out, settings, lambda done, total, what: progress(done, total, "cases"))
+    try:
+        records = run_suite(cases, options.out, settings, lambda done, total, _: progress(done, total, "cases"))
+    except KeyboardInterrupt:
+        warn(f"foretrain: interrupted; {options.out} keeps what was measured, and the same command goes on from there")
+        raise
     if records:
         say_json([{"key": record.key, **record.data} for record in records]) if options.json else say(_table(records))
     return _failures(records, options.out)

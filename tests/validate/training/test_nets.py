@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import foretrain as ft
 from foretrain.errors import ForetrainError
 from foretrain.sim.recipe import Recipe
 from foretrain.validate.case import Net, net_of, plan_of
-from foretrain.validate.training.nets import build
+
+torch = pytest.importorskip("torch")
+build = pytest.importorskip("foretrain.validate.training.nets").build
 
 SMALL = ("mlp:width=32,depth=4,classes=8", "gpt:layers=4,hidden=32,heads=4,seq=16,vocab=64", "resnet:image=32,classes=10")
 
