@@ -25,7 +25,7 @@ def settle(case: Case, device: str) -> None:
     jax.config.update("jax_default_matmul_precision", "tensorfloat32" if case.recipe.precision == "tf32" else "float32")
 
 
-def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
+def run_case(case: Case, *, device: str, seconds: float, seed: int) -> dict[str, Any]:
     """Return what a step record says of a case, in SI units. To be run in a process of its own, which `settle` sets up.
 
     Raises:
@@ -38,7 +38,7 @@ def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
     from foretrain.validate.training.jax_step import program_of  # noqa: PLC0415
 
     devices = _devices(case, device)
-    compiling = program_of(case)
+    compiling = program_of(case, seed=seed)
     start = time.perf_counter()
     program = compiling()
     compile_s = time.perf_counter() - start
@@ -52,7 +52,8 @@ def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
 
     found = repeated(run, device=device, seconds=seconds)
     return {
-        "device_name": cpu_model() if device == "cpu" else devices[0].device_kind, "framework": f"jax {jax.__version__}", "parameters": parameters_of(case.net),
+        "device_name": cpu_model() if device == "cpu" else devices[0].device_kind,
+        "framework": f"jax {jax.__version__}", "parameters": parameters_of(case.net),
         "compile_s": compile_s, **found.data(),
         "memory": _memory(devices, program.step.memory_analysis()), "collectives": collectives_of(program.step.as_text()),
     }  # fmt: skip

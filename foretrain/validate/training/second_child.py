@@ -1,6 +1,6 @@
 """The process in which another framework runs a case: it starts with the settings of this case, and its memory is this case's alone.
 
-Reads {"case", "device", "seconds"} as JSON on stdin; writes {"data"} or {"error"} to the file that it is given.
+Reads {"case", "settings"} as JSON on stdin; writes {"data"} or {"error"} to the file that it is given.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def main() -> None:
     asked = json.loads(sys.stdin.read())
     case = case_of(asked["case"])
     try:
-        answer: dict[str, Any] = {"data": _runner(case.backend)(case, asked["device"], asked["seconds"])}
+        answer: dict[str, Any] = {"data": _runner(case.backend)(case, **asked["settings"])}
     except ForetrainError as error:
         answer = {"error": str(error)}
     Path(sys.argv[1]).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _runner(backend: str) -> Callable[[Case, str, float], dict[str, Any]]:
+def _runner(backend: str) -> Callable[..., dict[str, Any]]:
     if backend == "jax":
         from foretrain.validate.training.jax_trainer import run_case  # noqa: PLC0415
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from foretrain.errors import UsageError
 from foretrain.validate.case import Case, case_data
-from foretrain.validate.records import Record, append_record
+from foretrain.validate.measuring.stamp import stamp_record
+from foretrain.validate.records import Record, append_record, of_kind, read_records
 from foretrain.validate.training.second_plans import check_second
 
 DEVICES = ("cpu", "cuda")
@@ -43,8 +44,10 @@ def software_for(backend: str, device: str) -> str:
         raise UsageError(f"{backend} on {device} has no software profile of its own; known are {known}; name one with --software") from None
 
 
-def run_backend_case(case: Case, *, device: str, seconds: float, path: Path) -> Record:
+def run_backend_case(case: Case, *, device: str, seconds: float, path: Path, seed: int = 0) -> Record:
     """Run a case on its framework for about so many seconds beside compilation; append its `step` record to a file and return it.
+
+    A case that the file holds already is not run again.
 
     Raises:
         PlanError, RecipeError, UsageError: for what that framework's trainer does not run, with the reason and a remedy.
@@ -57,13 +60,28 @@ def run_backend_case(case: Case, *, device: str, seconds: float, path: Path) -> 
     check_second(case, device)
     if importlib.util.find_spec(case.backend) is None:
         raise UsageError(f"{case.backend} is not installed; pip install 'foretrain[{case.backend}]'")
-    record = Record(kind="step", key=f"{case.backend}:{device}:{case.name}", data=_data(case, device, seconds))
+    key = f"{case.name}/{device}/{case.backend}"
+    for one in of_kind(_opened(path, device), "step"):
+        if one.key == key and one.data["case"] == json.loads(json.dumps(case_data(case))):
+            return one
+    record = Record(kind="step", key=key, data=_data(case, {"device": device, "seconds": seconds, "seed": seed}))
     append_record(path, record)
     return record
 
 
-def _data(case: Case, device: str, seconds: float) -> dict[str, Any]:
-    found = _child(case, device, seconds)
+def _opened(path: Path, device: str) -> list[Record]:
+    """Return what a file holds of a device; a new one gets its stamp, which torch helps to make."""
+    found = read_records(path) if path.exists() else []
+    stamps = of_kind(found, "stamp")
+    if stamps and stamps[0].data.get("device") != device:
+        raise UsageError(f"{path} holds measurements of {stamps[0].data.get('device')}, not of {device}; give another file")
+    if not stamps and importlib.util.find_spec("torch") is not None:
+        append_record(path, stamp_record(device))
+    return found
+
+
+def _data(case: Case, settings: Mapping[str, Any]) -> dict[str, Any]:
+    found, device = _child(case, settings), settings["device"]
     return {
         "case": case_data(case), "device": device, "world_size": case.plan.ranks, "threads": 1, "backend": case.backend,
         "software": software_for(case.backend, device), "device_s": None, "trace": None,
@@ -71,15 +89,15 @@ def _data(case: Case, device: str, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _child(case: Case, device: str, seconds: float) -> dict[str, Any]:
+def _child(case: Case, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a process of its own measures."""
-    asked = json.dumps({"case": case_data(case), "device": device, "seconds": seconds})
+    asked, limit_s = json.dumps({"case": case_data(case), "settings": settings}), COMPILING_S + 10 * settings["seconds"]
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "foretrain.validate.training.second_child", str(answer)]
         try:
             ended = subprocess.run(
-                command, input=asked, capture_output=True, text=True, check=False, timeout=COMPILING_S + 10 * seconds, env=_environment()
+                command, input=asked, capture_output=True, text=True, check=False, timeout=limit_s, env=_environment()
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise UsageError(f"{case.backend} did not end case {case.name} in {error.timeout:g} s; use a smaller network") from error

@@ -13,7 +13,7 @@ from foretrain.validate.training.second_measure import most_resident_bytes, repe
 from foretrain.validate.training.second_weights import parameters_of
 
 
-def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
+def run_case(case: Case, *, device: str, seconds: float, seed: int) -> dict[str, Any]:
     """Return what a step record says of a case, in SI units. To be run in a process of its own: settings hold from TensorFlow's start.
 
     Raises:
@@ -29,7 +29,7 @@ def run_case(case: Case, device: str, seconds: float) -> dict[str, Any]:
     from foretrain.validate.training.tf_step import graph_of  # noqa: PLC0415
 
     start = time.perf_counter()
-    built = graph_of(case, devices)
+    built = graph_of(case, devices, seed=seed)
     compile_s = time.perf_counter() - start
 
     def run(count: int) -> float:
