@@ -51,7 +51,7 @@ def _second(options: TrainerOptions, device: str) -> list[Record]:
     plain = TrainerOptions()
     for name in ("suite", "energy", "trace", "software"):
         if getattr(options, name) != getattr(plain, name):
-            raise UsageError(f"--{name} is of the torch trainer; leave it out with --framework {options.framework}, or use --framework torch")
+            raise UsageError(f"--{name} is of the torch trainer; leave it out, or use --framework torch instead of {options.framework}")
     case = replace(_case(options), backend=options.framework)
     seconds = options.seconds or SECONDS[device]
     return [run_backend_case(case, device=device, seconds=seconds, path=options.out, seed=options.seed)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foretrain.errors import ForetrainError
-from foretrain.validate.case import Case, case_of
+from foretrain.validate.case import case_of
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ SMALL = ("--model", "mlp:width=16,depth=1,classes=4", "--device", "cpu", "--seco
 
 
 def trainer(*options):
-    return main(["validate", "trainer", *options])
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", "trainer", *options])
+    return ended.value.code
 
 
 @pytest.mark.parametrize(
