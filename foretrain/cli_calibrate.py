@@ -11,7 +11,6 @@ from foretrain.cli_output import columns, cut, ink, progress, ready_folder, say,
 from foretrain.errors import UsageError
 from foretrain.units import parse
 
-DEVICES = ("auto", "cpu", "cuda")
 SHORTEST_S = 10.0
 LONGEST_S = 86_400.0
 
@@ -39,6 +38,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
 
 def _records(options: CalibrateOptions, path: Path, budget_s: float) -> list[Any]:
     from foretrain.validate import calibrate  # noqa: PLC0415  # as above
+    from foretrain.validate.devices import device_of  # noqa: PLC0415  # as above
     from foretrain.validate.records import read_records  # noqa: PLC0415  # as above
 
     if options.replay:
@@ -47,7 +47,7 @@ def _records(options: CalibrateOptions, path: Path, budget_s: float) -> list[Any
         return read_records(path)
     if options.runs is not None and options.measurements is None:
         return []
-    device = _device(options.device)
+    device = device_of(options.device)
     try:
         return calibrate.measure(device, budget_s, path, ranks=options.ranks, progress=progress)
     except KeyboardInterrupt:
@@ -60,18 +60,6 @@ def _budget(text: str) -> float:
     if not SHORTEST_S <= budget_s <= LONGEST_S:
         raise UsageError(f"--budget {text} is out of range; give 10s to a day, such as 120s")
     return budget_s
-
-
-def _device(name: str) -> str:
-    if name not in DEVICES:
-        raise UsageError(f"--device {name!r} is unknown; use one of {', '.join(DEVICES)}")
-    try:
-        import torch  # noqa: PLC0415  # heavy, and an extra
-    except ImportError as error:
-        raise UsageError(f"measuring needs torch ({error}); install it: pip install 'foretrain[torch,calibrate]'") from error
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def _say_found(written: Any) -> None:

@@ -217,6 +217,7 @@ class TrainerOptions:
     optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov, adagrad, adam or adamw.")] = "adamw"
     clip: Annotated[str | None, typer.Option(help="global: gradients by their norm.", metavar="none|global")] = None
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto"
+    framework: Annotated[str, typer.Option(help="torch, jax or tensorflow.")] = "torch"
     software: Annotated[str, typer.Option(help="Whose gradient buckets DDP fills.", metavar="NAME|FILE")] = "pytorch-eager"
     compiled: Annotated[bool, typer.Option("--compile", help="Run under torch.compile.")] = False
     seconds: Annotated[float | None, typer.Option(help="Repeats of a case, in seconds. [default: 4 on a cpu, 3 on a GPU]")] = None

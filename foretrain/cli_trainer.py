@@ -12,8 +12,9 @@ from foretrain.sim.recipe import Recipe
 from foretrain.validate.case import Case, net_of, plan_of
 from foretrain.validate.devices import device_of, gpus
 from foretrain.validate.records import Record
-from foretrain.validate.trainer import Settings, measured, run_suite
+from foretrain.validate.trainer import SECONDS, Settings, measured, run_suite
 from foretrain.validate.training.refusals import processes
+from foretrain.validate.training.second_opinion import run_backend_case
 from foretrain.validate.training.suites import name_of, suite_of
 
 FAILED = 2
@@ -30,18 +31,33 @@ def run_trainer(options: TrainerOptions) -> int:
     if options.seconds is not None and not 0 < options.seconds <= 3600:
         raise UsageError(f"--seconds {options.seconds:g} is no time to measure; give more than 0 and at most 3600")
     device = device_of(options.device)
-    cases = _suite(options, device) if options.suite else [_case(options)]
-    settings = Settings(
-        device=device, seconds=options.seconds, software=options.software, energy=options.energy, trace=options.trace, seed=options.seed
-    )
     try:
-        records = run_suite(cases, options.out, settings, lambda done, total, _: progress(done, total, "cases"))
+        records = _torch(options, device) if options.framework == "torch" else _second(options, device)
     except KeyboardInterrupt:
         warn(f"foretrain: interrupted; {options.out} keeps what was measured, and the same command goes on from there")
         raise
     if records:
         say_json([{"key": record.key, **record.data} for record in records]) if options.json else say(_table(records))
     return _failures(records, options.out)
+
+
+def _torch(options: TrainerOptions, device: str) -> list[Record]:
+    cases = _suite(options, device) if options.suite else [_case(options)]
+    settings = Settings(
+        device=device, seconds=options.seconds, software=options.software, energy=options.energy, trace=options.trace, seed=options.seed
+    )
+    return run_suite(cases, options.out, settings, lambda done, total, _: progress(done, total, "cases"))
+
+
+def _second(options: TrainerOptions, device: str) -> list[Record]:
+    """Run a case on another framework than torch; what only torch's trainer does is refused."""
+    plain = TrainerOptions()
+    for name in ("suite", "energy", "trace", "software"):
+        if getattr(options, name) != getattr(plain, name):
+            raise UsageError(f"--{name} is of the torch trainer; leave it out, or use --framework torch instead of {options.framework}")
+    case = replace(_case(options), backend=options.framework)
+    seconds = options.seconds or SECONDS[device]
+    return [run_backend_case(case, device=device, seconds=seconds, path=options.out, seed=options.seed)]
 
 
 def _suite(options: TrainerOptions, device: str) -> list[Case]:

@@ -68,7 +68,8 @@ OPTIONS = {
     },
     "validate trainer": {
         "--suite", "--model", "--sample", "--sample-dtype", "--plan", "--world-size", "--global-batch", "--precision", "--optimizer",
-        "--clip", "--device", "--software", "--compile", "--seconds", "--energy", "--trace", "--seed", "--out", "--json", "--help",
+        "--clip", "--device", "--framework", "--software", "--compile", "--seconds", "--energy", "--trace", "--seed", "--out", "--json",
+        "--help",
     },
     "trace": {"--input", "--input-dtype", "--json", "--out", "--help"},
     "list": {"--json", "--help"},
