@@ -17,7 +17,7 @@ CONVOLVED = ("forward", "data", "weight")
 ATTENDED = ("forward", "backward")
 CLASSES = (
     "activation", "activation_backward", "norm", "norm_backward", "batch_norm", "batch_norm_backward", "softmax", "softmax_backward",
-    "loss", "reduce", "pool", "pool_backward", "gather", "scatter", "copy", "optimizer",
+    "log_softmax", "log_softmax_backward", "loss", "reduce", "pool", "pool_backward", "gather", "scatter", "copy", "optimizer",
 )  # fmt: skip
 """Classes of memory-bound kernels that are no plain elementwise ones."""
 MESSAGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")

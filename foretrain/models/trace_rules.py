@@ -47,6 +47,10 @@ LAUNCHES = MappingProxyType({
 })  # fmt: skip
 """Kernels that an op launches, where that is not one."""
 
+PICKED = MappingProxyType({
+    "nll_loss_forward": 1, "nll_loss2d_forward": 1, "nll_loss_backward": 2, "nll_loss2d_backward": 2, "gather": 1,
+})  # fmt: skip
+"""Ops that read of their data only what positions pick out, and which of their tensors those are."""
 CLASSES = MappingProxyType({
     **dict.fromkeys(("gelu", "silu", "tanh", "sigmoid", "exp", "erf", "log", "pow", "softplus", "mish", "elu"), "activation"),
     **dict.fromkeys(("gelu_backward", "silu_backward", "tanh_backward", "sigmoid_backward", "elu_backward"), "activation_backward"),
@@ -56,8 +60,8 @@ CLASSES = MappingProxyType({
         ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "cudnn_batch_norm"), "batch_norm",
     ),
     "native_batch_norm_backward": "batch_norm_backward",
-    **dict.fromkeys(("_softmax", "_log_softmax", "softmax", "log_softmax"), "softmax"),
-    **dict.fromkeys(("_softmax_backward_data", "_log_softmax_backward_data"), "softmax_backward"),
+    "_softmax": "softmax", "_softmax_backward_data": "softmax_backward",
+    "_log_softmax": "log_softmax", "_log_softmax_backward_data": "log_softmax_backward",
     **dict.fromkeys(("nll_loss_forward", "nll_loss_backward", "nll_loss2d_forward", "nll_loss2d_backward"), "loss"),
     **dict.fromkeys(("sum", "mean", "var", "var_mean", "amax", "linalg_vector_norm"), "reduce"),
     **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool3d_with_indices"), "pool"),

@@ -16,6 +16,8 @@ from foretrain.sim.cost import Pricer
 from foretrain.sim.cost import attention_kernel as attention_called
 from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.robust import Knob, Vector
+from foretrain.validate.measuring.bench import SIZES
+from foretrain.validate.measuring.stream_ops import OPS
 from foretrain.validate.records import Record
 
 STREAM_CLASSES: Mapping[str, str] = MappingProxyType({
@@ -23,7 +25,8 @@ STREAM_CLASSES: Mapping[str, str] = MappingProxyType({
     "layer_norm_backward": "norm_backward", "batch_norm": "batch_norm", "batch_norm_backward": "batch_norm_backward",
     "softmax": "softmax", "softmax_backward": "softmax_backward", "sum": "reduce", "avg_pool": "reduce", "max_pool": "pool",
     "max_pool_backward": "pool_backward", "embedding": "gather", "embedding_backward": "scatter", "copy": "copy", "cast": "copy",
-    "transpose": "copy", "cross_entropy": "loss", "cross_entropy_backward": "loss",
+    "cross_entropy": "log_softmax", "cross_entropy_backward": "log_softmax_backward", "batch_norm_wide": "batch_norm",
+    "batch_norm_wide_backward": "batch_norm_backward",
 })  # fmt: skip
 """Classes of the ops that are measured, as a trace names them; the others are elementwise."""
 PLAIN = ("add", "mul", "relu", "relu_backward")
@@ -68,8 +71,9 @@ def _point(record: Record) -> Point | None:
         return _made(record, what, row, attention_kernel(row, dtype, what), seconds)
     if bench == "stream":
         name = STREAM_CLASSES.get(shape["op"], "")
-        kernel = stream_kernel(shape["op"], data["bytes"], shape["launches"], ((name, 1.0),) if name else ())
-        return _made(record, shape["op"], (data["bytes"] / shape["launches"],), kernel, seconds)
+        moved = OPS[shape["op"]].passes * shape["elements"] * SIZES[dtype] if shape["op"] in OPS else data["bytes"]
+        kernel = stream_kernel(shape["op"], moved, shape["launches"], ((name, 1.0),) if name else ())
+        return _made(record, shape["op"], (moved / shape["launches"],), kernel, seconds)
     return None
 
 

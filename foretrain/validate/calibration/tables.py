@@ -14,8 +14,8 @@ from foretrain.sim.corrections import Streams
 from foretrain.validate.calibration.kernels import PLAIN, STREAM_CLASSES, Point
 from foretrain.validate.calibration.machine import Machine
 
-LARGE_BYTES = 1e6
-"""From here on a class of kernels is compared with elementwise ones; below, both are bound by their launch."""
+LONG = 3.0
+"""Times the least of an elementwise kernel from which a class is compared with those; below, both are bound by their launch."""
 ALIKE = 1.25
 """Sizes of elementwise kernels within this factor are one row of the curve."""
 DIGITS = 4
@@ -66,8 +66,9 @@ def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
         name = STREAM_CLASSES.get(point.what, "") if point.bench == "stream" else ""
-        if name and point.row[0] >= LARGE_BYTES:
-            found[point.dtype][name].append(device_s(machine, point) / curve.seconds(point.row[0]))
+        plain_s = curve.seconds(point.row[0]) if name else 0.0
+        if plain_s >= LONG * streams[0][1]:
+            found[point.dtype][name].append(device_s(machine, point) / plain_s)
     return {dtype: {name: round(statistics.median(one), 3) for name, one in sorted(found[dtype].items())} for dtype in sorted(found)}
 
 

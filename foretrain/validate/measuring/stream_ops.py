@@ -65,8 +65,8 @@ def _images(apply: Callable[[Any], Callable[[Any], Any]]) -> Make:
     return make
 
 
-def _image(lab: Lab, elements: int, dtype: str) -> Any:
-    return lab.tensor(elements // (CHANNELS * SIDE * SIDE), CHANNELS, SIDE, SIDE, dtype=dtype)
+def _image(lab: Lab, elements: int, dtype: str, channels: int = CHANNELS) -> Any:
+    return lab.tensor(elements // (channels * SIDE * SIDE), channels, SIDE, SIDE, dtype=dtype)
 
 
 def _layer_norm(torch: Any, lab: Lab, elements: int, dtype: str) -> Any:
@@ -81,10 +81,15 @@ def _layer_norm_backward(torch: Any, lab: Lab, elements: int, dtype: str) -> Any
     return lambda: backward(values, values, [ROW], mean, inverse, weight, bias, [True, True, True])
 
 
-def _batch_norm(torch: Any, lab: Lab, elements: int, dtype: str) -> Any:
-    values, module = _image(lab, elements, dtype), torch.nn.BatchNorm2d(CHANNELS, device=lab.device)
-    with_grad = values.requires_grad_()
-    return lambda: module(with_grad)
+def _batch_norm_of(channels: int) -> Make:
+    """Return the maker of a batch norm, which some kernels run channel by channel."""
+
+    def make(torch: Any, lab: Lab, elements: int, dtype: str) -> Any:
+        values, module = _image(lab, elements, dtype, channels), torch.nn.BatchNorm2d(channels, device=lab.device)
+        with_grad = values.requires_grad_()
+        return lambda: module(with_grad)
+
+    return make
 
 
 def _backward_of(forward: Make) -> Make:
@@ -153,6 +158,8 @@ def _accumulate(_torch: Any, lab: Lab, elements: int, dtype: str) -> Any:
 
 
 IMAGE = CHANNELS * SIDE * SIDE
+WIDE_CHANNELS = 512
+WIDE_IMAGE = WIDE_CHANNELS * SIDE * SIDE
 OPS: Mapping[str, StreamOp] = MappingProxyType({
     "add": StreamOp(make=_binary(lambda torch: torch.add), passes=3),
     "gelu": StreamOp(make=_unary(lambda torch: torch.nn.functional.gelu), passes=2),
@@ -163,13 +170,15 @@ OPS: Mapping[str, StreamOp] = MappingProxyType({
     "gelu_backward": StreamOp(make=_binary(lambda torch: torch.ops.aten.gelu_backward), passes=3),
     "layer_norm_backward": StreamOp(make=_layer_norm_backward, passes=5, launches=2, unit=ROW),
     "cross_entropy": StreamOp(make=_cross_entropy, passes=2, launches=2, unit=VOCABULARY),
-    "batch_norm": StreamOp(make=_batch_norm, passes=3, launches=2, unit=IMAGE),
+    "batch_norm": StreamOp(make=_batch_norm_of(CHANNELS), passes=3, launches=2, unit=IMAGE),
+    "batch_norm_wide": StreamOp(make=_batch_norm_of(WIDE_CHANNELS), passes=3, launches=2, unit=WIDE_IMAGE),
     "embedding": StreamOp(make=_embedding, passes=2, unit=ROW),
     "sum": StreamOp(make=_rows(lambda _torch: lambda values: values.sum(0)), passes=1, unit=ROW),
     "relu_backward": StreamOp(make=_binary(lambda torch: lambda slope, kept: torch.ops.aten.threshold_backward(slope, kept, 0)), passes=3),
-    "batch_norm_backward": StreamOp(make=_backward_of(_batch_norm), passes=5, launches=2, unit=IMAGE),
+    "batch_norm_backward": StreamOp(make=_backward_of(_batch_norm_of(CHANNELS)), passes=5, launches=2, unit=IMAGE),
+    "batch_norm_wide_backward": StreamOp(make=_backward_of(_batch_norm_of(WIDE_CHANNELS)), passes=5, launches=2, unit=WIDE_IMAGE),
     "softmax_backward": StreamOp(make=_softmax_backward, passes=3, unit=ROW),
-    "cross_entropy_backward": StreamOp(make=_backward_of(_cross_entropy), passes=3, launches=2, unit=VOCABULARY),
+    "cross_entropy_backward": StreamOp(make=_backward_of(_cross_entropy), passes=4, launches=2, unit=VOCABULARY),
     "embedding_backward": StreamOp(make=_backward_of(_embedding), passes=2, launches=2, unit=ROW),
     "accumulate": StreamOp(make=_accumulate, passes=3),
     "mul": StreamOp(make=_binary(lambda torch: torch.mul), passes=3),
