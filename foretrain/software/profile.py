@@ -72,7 +72,7 @@ class Software:
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
     """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
-    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu."""
+    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu, interaction (of a recommender)."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
