@@ -148,6 +148,8 @@ class Kernel:
     convolution: Convolution | None = None
     weight_grad: bool = False
     """Makes a gradient of weights, which nothing else of the backward pass waits for."""
+    scattered: bool = False
+    """Reads or writes rows from all over the memory, which no fusion with another kernel spares."""
     dtype: str | None = None
     """Of its math, where that is not the compute dtype."""
 

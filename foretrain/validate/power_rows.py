@@ -17,10 +17,10 @@ from foretrain.validate.answers import Progress
 from foretrain.validate.benchmarks import Benchmark, benchmark_named
 from foretrain.validate.cells import Row, needed, number, text, whole
 from foretrain.validate.classic_machines import cluster_of
+from foretrain.validate.few_bits import FEW_BITS, SAID, in_few_bits
 from foretrain.validate.runs_file import Line
 from foretrain.validate.summary import Outcome
 
-SOFTWARE = "mlperf"
 QUANTITIES = ("mean_power_w", "power_rise_w")
 
 
@@ -52,11 +52,12 @@ def _outcomes(index: int, line: Line) -> Iterator[Outcome]:
 def _predicted(row: Row) -> tuple[float, float, tuple[str, ...]]:
     """Return the watts of a node while it trains and while it does not, and what was assumed."""
     benchmark = benchmark_named(text(row, "benchmark"))
-    cluster, notes = _cluster(row)
+    model, (cluster, notes) = benchmark.model(), _cluster(row)
     batch, ranks = needed(row, "global_batch", "the global batch"), cluster.accelerators
-    plan, recipe = _job(benchmark, batch, ranks)
-    prediction = simulate(benchmark.model(), cluster, plan, recipe, software=load_software(SOFTWARE))
-    return prediction.power["node_mean_w"], idle_node_w(cluster), (*notes, *benchmark.assumed)
+    few = in_few_bits(model, cluster.accelerator)
+    plan, recipe = _job(benchmark, batch, ranks, FEW_BITS if few else "fp16")
+    prediction = simulate(model, cluster, plan, recipe, software=load_software(benchmark.software))
+    return prediction.power["node_mean_w"], idle_node_w(cluster), (*notes, *benchmark.assumed, *((SAID,) if few else ()))
 
 
 def _cluster(row: Row) -> tuple[Cluster, tuple[str, ...]]:
@@ -66,12 +67,12 @@ def _cluster(row: Row) -> tuple[Cluster, tuple[str, ...]]:
     return cluster_of(named, lambda name: load_cluster(f"{name}:1"))
 
 
-def _job(benchmark: Benchmark, batch: int, ranks: int) -> tuple[Plan, Recipe]:
+def _job(benchmark: Benchmark, batch: int, ranks: int, precision: str) -> tuple[Plan, Recipe]:
     tensor = benchmark.tensor
     replicas = ranks // tensor
     micro = max(1, batch // replicas)
     plan = Plan(dp=replicas, tp=tensor, micro_batch=micro, sequence_parallel=tensor > 1)
-    return plan, Recipe(global_batch=replicas * micro, precision="fp16", optimizer=benchmark.optimizer)
+    return plan, Recipe(global_batch=replicas * micro, precision=precision, optimizer=benchmark.optimizer)
 
 
 def idle_node_w(cluster: Cluster) -> float:
