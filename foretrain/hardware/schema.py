@@ -208,6 +208,7 @@ class NodeFile(ProfileFile):
     nics: Count = Field(description="collectives between nodes")
     nic_bytes_per_s: Number = Field(alias="nic_bandwidth", description="collectives between nodes")
     host_w: Number = Field(description="energy and carbon")
+    host_busy_w: Number = 0.0
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0
