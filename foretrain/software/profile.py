@@ -36,6 +36,8 @@ class Overlap:
     gradient_bucket_bytes: float
     expert_exchange: bool = False
     """Tokens travel to the experts and back beside the products of the experts that every token sees (shared experts)."""
+    table_exchange: bool = False
+    """Vectors of a recommender's tables travel beside the products of its dense features."""
     cycle_s: float = 0.0
     """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
     first_bucket_bytes: float = 0.0
