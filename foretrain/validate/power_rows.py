@@ -27,8 +27,8 @@ from foretrain.validate.runs_file import Line
 from foretrain.validate.summary import Outcome
 
 QUANTITIES = ("mean_power_w", "power_rise_w", "power_rise_over_least_idle_w")
-
 SYSTEM = ("submitter", "system", "accelerator")
+"""What names a node that idles alike."""
 
 
 def power_outcomes(lines: Sequence[Line], *, progress: Progress | None = None) -> list[Outcome]:
