@@ -126,6 +126,8 @@ class AcceleratorPower:
     busy_w: float
     """Added while any kernel runs: clock tree, schedulers, instruction issue, caches."""
 
+    rest_w: float = 0.0
+    """Drawn where no program holds it, so that clocks and memory rest (0: as much as `idle_w`, which is drawn while a program waits)."""
     operand_j_per_byte: float = 0.0
     """What bringing operands of products through the caches to the units takes; small tiles bring them more often."""
 

@@ -107,6 +107,7 @@ class PowerFile(Strict):
     memory_j_per_byte: Number = Field(description="energy and carbon")
     link_j_per_byte: Number = Field(description="energy and carbon")
     busy_w: Number = Field(description="energy and carbon")
+    rest_w: Number = 0.0
     operand_j_per_byte: Number = 0.0
     padding_share: Number = 1.0
     clocks: ClocksFile | None = None

@@ -22,8 +22,8 @@ from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.ops import FusedAttention, Gemm
 
 OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "mxfp8": 1.0, "nvfp4": 0.5}
-VECTOR_FLOP_PER_SCORE = 10.0
-"""Scale, running maximum, exponential, sum, and the share in rescaling the result; backward the exponential again and its derivative."""
+VECTOR_FLOP_PER_SCORE = 8.0
+"""Scale and subtraction, running maximum, exponential, sum, conversion; backward the exponential again and its derivative."""
 
 
 def product_j_per_flop(accelerator: Accelerator, gemm: Gemm, tile: int, dtype: str) -> float:

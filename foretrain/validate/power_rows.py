@@ -104,7 +104,9 @@ def _job(benchmark: Benchmark, batch: int, ranks: int, precision: str) -> tuple[
 def idle_node_w(cluster: Cluster) -> float:
     """Return the watts that an idle node draws from the wall."""
     baseline = baseline_w(cluster)
-    watts = sum(baseline.values()) - cluster.facility.network_w_per_accelerator
+    power = cluster.accelerator.power
+    awake_w = power.idle_w - min(power.rest_w, power.idle_w) if power.rest_w else 0.0
+    watts = sum(baseline.values()) - cluster.facility.network_w_per_accelerator - awake_w
     return (watts * cluster.node.accelerators - cluster.node.host_busy_w) / cluster.node.supply_efficiency
 
 
