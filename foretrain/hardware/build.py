@@ -47,6 +47,7 @@ def node(file: NodeFile, data: Any, default_key: str) -> Node:
         nics=file.nics,
         nic_bytes_per_s=file.nic_bytes_per_s,
         host_w=file.host_w,
+        host_busy_w=file.host_busy_w,
         nic_w=file.nic_w,
         switch_w=file.switch_w,
         fan_w=file.fan_w,

@@ -108,6 +108,9 @@ class PowerFile(Strict):
     memory_j_per_byte: Number = Field(description="energy and carbon")
     link_j_per_byte: Number = Field(description="energy and carbon")
     busy_w: Number = Field(description="energy and carbon")
+    rest_w: Number = 0.0
+    operand_j_per_byte: Number = 0.0
+    padding_share: Number = 1.0
     clocks: ClocksFile | None = None
     cap_w: Number | None = None
     clock_hz: Number | None = None
@@ -209,6 +212,7 @@ class NodeFile(ProfileFile):
     nics: Count = Field(description="collectives between nodes")
     nic_bytes_per_s: Number = Field(alias="nic_bandwidth", description="collectives between nodes")
     host_w: Number = Field(description="energy and carbon")
+    host_busy_w: Number = 0.0
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0

@@ -150,6 +150,8 @@ class Kernel:
     convolution: Convolution | None = None
     weight_grad: bool = False
     """Makes a gradient of weights, which nothing else of the backward pass waits for."""
+    scattered: bool = False
+    """Reads or writes rows from all over the memory, which no fusion with another kernel spares."""
     dtype: str | None = None
     """Of its math, where that is not the compute dtype."""
     classes: tuple[tuple[str, float], ...] = ()
@@ -227,7 +229,8 @@ class Boundary:
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
     `exchange` swaps what each rank has for what it needs, there and back: an all-to-all in both directions, among the data-parallel
-    replicas or, free when ep = 1, the ranks that share the experts (`among`). `beside` names an op that it can run beside.
+    replicas or, free when ep = 1, the ranks that share the experts (`among`). `beside` is what the names of the ops begin with that it can
+    run beside.
     `loss` is the vocabulary-parallel loss: three small all-reduces of `elements` fp32 numbers each, forward only (maximum, target
     logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.

@@ -12,6 +12,7 @@ from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, Kern
 from foretrain.sim.clock import Point
 from foretrain.sim.convolution import convolver
 from foretrain.sim.corrections import Corrections
+from foretrain.sim.issued import product_j_per_flop, scores_flop
 from foretrain.software.profile import Software
 
 REORDERS = 2
@@ -75,7 +76,7 @@ class Pricer:
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[tuple[Gemm, float, bool, str], float] = {}
+        self._known: dict[tuple[Gemm, float, bool, str], tuple[float, int]] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
         self._near = Corrections(accelerator, dtype, self._curve_s)
 
@@ -113,8 +114,8 @@ class Pricer:
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
             host_s=self.software.host.launch_s * launches,
-            math_j=kernel.flop * power.math_j_per_flop.get(kernel.dtype or self.dtype, 0.0) * point.math_energy,
-            memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
+            math_j=self._math_j(kernel) * point.math_energy,
+            memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
@@ -123,6 +124,34 @@ class Pricer:
         """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
         bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
         return bound + self.stream_s(*self._reordered(kernel))
+
+    def _math_j(self, kernel: Kernel) -> float:
+        """Return the joules of the math of a kernel at the reference clock, on the units that it runs on."""
+        per_flop, dtype = self.accelerator.power.math_j_per_flop, kernel.dtype or self.dtype
+        each_j = per_flop.get(dtype, 0.0)
+        vector_j = per_flop.get("fp32", each_j)
+        if kernel.attention is not None:
+            return kernel.flop * each_j + scores_flop(kernel.attention, kernel.flop) * vector_j
+        if kernel.convolution is not None and self._convolver is not None:
+            run = self._convolver.product_of(kernel.convolution)
+            if run is None:
+                return kernel.flop * vector_j
+            return kernel.flop * run.share * self._product_j(run.gemm, run.fill, self.dtype, splits=True)
+        gemm = kernel.gemm if kernel.convolution is None else kernel.convolution.gemm
+        if gemm is None:
+            return kernel.flop * each_j
+        return kernel.flop * self._product_j(gemm, self.accelerator.matmul.depth_fill, dtype, splits=dtype == "fp32")
+
+    def _product_j(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> float:
+        """Return the joules per useful FLOP of a product with its best tile."""
+        _, tile = self._best(gemm, fill, dtype, splits=splits)
+        return product_j_per_flop(self.accelerator, gemm, tile, dtype)
+
+    def _memory_bytes(self, kernel: Kernel) -> float:
+        """Return the bytes that come from memory: a software whose streams outrun the memory has left the rest of them out, by fusion."""
+        if kernel.kind != KernelKind.STREAM or kernel.scattered:
+            return kernel.moved_bytes
+        return kernel.moved_bytes / max(1.0, self.software.stream_scale)
 
     def _filled(self, kernel: Kernel, *, by_math: bool) -> float:
         """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
@@ -141,20 +170,23 @@ class Pricer:
 
     def moving_s(self, kernel: Kernel) -> float:
         """Return the time that memory takes for a kernel, at the pace of its class where that was measured."""
-        plain = self.stream_s(kernel.moved_bytes, kernel.launches)
+        plain = self.stream_s(kernel.moved_bytes, kernel.launches, scattered=kernel.scattered)
         return plain * self._near.slowness(kernel.classes) if kernel.classes else plain
 
-    def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
+    def stream_s(self, moved_bytes: float, launches: int = 1, *, scattered: bool = False) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.
+
+        A software streams faster than that where it fuses kernels, so that fewer bytes move; it cannot do so with `scattered` rows.
 
         **Source:** Hockney's n-half law, Parallel Computing 17 (1991): rate = r_inf * n / (n + n_half).
         """
         if moved_bytes <= 0.0:
             return 0.0
+        scale = min(1.0, self.software.stream_scale) if scattered else self.software.stream_scale
         if self._near.streams is not None:
-            return self._near.streams.seconds(moved_bytes / launches) * launches / self.software.stream_scale
+            return self._near.streams.seconds(moved_bytes / launches) * launches / scale
         ramp = self.accelerator.memory.half_bytes * launches
-        return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
+        return (moved_bytes + ramp) / (self._memory_bytes_per_s * scale)
 
     def gemm_s(self, gemm: Gemm, dtype: str | None = None) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
@@ -171,7 +203,10 @@ class Pricer:
         return self._best_s(gemm, fill, self.dtype, splits=True)
 
     def _best_s(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> float:
-        """Return the time with the best tile.
+        return self._best(gemm, fill, dtype, splits=splits)[0]
+
+    def _best(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> tuple[float, int]:
+        """Return the time with the best tile, and which it is.
 
         Where the tiles leave most units idle and the depth `splits`, each of several units sums a part of it, and the parts are added up.
 
@@ -181,7 +216,7 @@ class Pricer:
         known = self._known.get(key)
         if known is None:
             tiles = range(len(self.accelerator.matmul.tiles))
-            known = self._known[key] = min(self._tiled_s(gemm, index, fill, dtype, splits=splits) for index in tiles)
+            known = self._known[key] = min((self._tiled_s(gemm, index, fill, dtype, splits=splits), index) for index in tiles)
         return known
 
     def _tiled_s(self, gemm: Gemm, index: int, fill: float, dtype: str, *, splits: bool) -> float:

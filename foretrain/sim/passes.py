@@ -254,23 +254,25 @@ class Passes:
             return ()
         size, name = self._boundary_bytes(step), _directed(step, backward=backward)
         if step.among == "replicas":
-            return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA)
+            beside = self._beside(step, steps, kinds) if self.pricer.software.overlap.table_exchange else None
+            return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA, beside)
         if self.layout.ep == 1:
             return ()
         size *= self.layout.expert_load
         swap = self.transfers.collective("all_to_all", size / self.layout.tp, self.spans.expert)
-        legs = self.transfers.leg(name, swap, EXPERT, self._beside(step, steps, kinds))
+        beside = self._beside(step, steps, kinds) if self.pricer.software.overlap.expert_exchange else None
+        legs = self.transfers.leg(name, swap, EXPERT, beside)
         away = step.name.endswith("dispatch") is not backward
         if away:
             return (*legs, *self.transfers.tensor(f"{name} tensor", "all_gather", size))
         return (*self.transfers.tensor(f"{name} tensor", "reduce_scatter", size), *legs)
 
     def _beside(self, step: Boundary, steps: Sequence[Step], kinds: tuple[bool, ...] | None) -> Leg | None:
-        """Return the product of the shared experts that an exchange runs beside, where the software does so."""
-        if not self.pricer.software.overlap.expert_exchange:
+        """Return the ops that an exchange can run beside, as one leg; None where there are none."""
+        if not step.beside:
             return None
-        op = next((other for other in steps if isinstance(other, Op) and other.name == step.beside), None)
-        return None if op is None else joined(self._op_legs(op, kinds), op.name)
+        legs = [leg for op in steps if isinstance(op, Op) and op.name.startswith(step.beside) for leg in self._op_legs(op, kinds)]
+        return joined(legs, step.beside) if legs else None
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}

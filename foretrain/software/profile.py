@@ -36,6 +36,8 @@ class Overlap:
     gradient_bucket_bytes: float
     expert_exchange: bool = False
     """Tokens travel to the experts and back beside the products of the experts that every token sees (shared experts)."""
+    table_exchange: bool = False
+    """Vectors of a recommender's tables travel beside the products of its dense features."""
     cycle_s: float = 0.0
     """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
     first_bucket_bytes: float = 0.0
@@ -74,7 +76,7 @@ class Software:
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
     """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
-    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu."""
+    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu, interaction (of a recommender)."""
     state: TrainingState
     overlap: Overlap
     host: HostCost

@@ -33,6 +33,7 @@ class OverlapFile(Strict):
     tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
     expert_exchange: bool = False
+    table_exchange: bool = False
     first_bucket_bytes: Number = 0.0
     cycle_s: Number = 0.0
 
