@@ -12,12 +12,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.fabric import Fabric
 from foretrain.sim.algorithms.base import Group, Option, wire_share
 from foretrain.sim.algorithms.registry import algorithms
 from foretrain.sim.placement import Span
+
+
+class Payload(NamedTuple):
+    """What a transfer carries: of a collective the full tensor, of a message what is sent."""
+
+    op: str
+    size_bytes: float
+    ranks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +43,7 @@ class TransferCost:
     port_bytes_per_s: float
     network_bytes_per_s: float
     wire_bytes: float
+    payload: Payload | None = None
 
     @property
     def total_s(self) -> float:
@@ -62,6 +72,7 @@ def collective(kind: str, size_bytes: float, span: Span, cluster: Cluster, scale
         port_bytes_per_s=port * best.port_share,
         network_bytes_per_s=network * best.network_share,
         wire_bytes=wire_bytes,
+        payload=Payload(kind, size_bytes, span.ranks),
     )
 
 
@@ -106,5 +117,6 @@ def send(size_bytes: float, cluster: Cluster, *, crosses: bool, flows: int, scal
     rate = (port or network) * tier.point_to_point_efficiency * scale
     latency_s = tier.point_to_point_latency_s or tier.step_latency_s
     return TransferCost(
-        latency_s=latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes
-    )
+        latency_s=latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes,
+        payload=Payload("send", size_bytes, 2),
+    )  # fmt: skip
