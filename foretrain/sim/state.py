@@ -120,7 +120,7 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     kept, kept_trained = (_shard(plan, parameters, experts), updated) if rests else (parameters, trained)
     cast_bytes, cast_copies = _few_bits(counted, plan.tp)
     layers_of = {id(block) for block, _ in placement.model.layers}
-    matrices = weights(((unit.block, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
+    matrices = weights(((unit.block.ops, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
     difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
     away = offloaded(plan.offload)
     resident = kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers)

@@ -40,7 +40,9 @@ def replicated(net: str, micro_batches: int = 1) -> Step:
     return _plain(model, net, BATCH // 2, micro_batches=micro_batches)
 
 
-def sharded(net: str, policy: MixedPrecisionPolicy | None = None, *, keep: bool = False, clip: bool = False, micro_batches: int = 1) -> Step:
+def sharded(
+    net: str, policy: MixedPrecisionPolicy | None = None, *, keep: bool = False, clip: bool = False, micro_batches: int = 1
+) -> Step:
     """Return a step of FSDP2: one group of parameters a block, the rest in the root's."""
     model: Any = NETS[net]()
     given = {"mp_policy": policy or MixedPrecisionPolicy(), "reshard_after_forward": not keep}
