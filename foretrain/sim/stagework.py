@@ -64,7 +64,8 @@ class StageWork:
         if "optimizer" in offloaded(placement.plan.offload) or placement.plan.replication == SERVER:
             return self._on_the_host()
         kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
-        key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
+        apart = placement.recipe.needs_exchange or placement.plan.sequence_parallel
+        key = (id(self.passes), self.stage if apart else None, kernels)
         if key not in context.played:
             context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]

@@ -147,6 +147,11 @@ def _counted(units: tuple[tuple[Unit, ...], ...]) -> list[tuple[Unit, int]]:
     return [(unit, copies[key]) for key, unit in distinct.items()]
 
 
+def blocks_of(state: StageState) -> list[tuple[Block, int]]:
+    """Return the distinct blocks of a stage, and how many it holds of each."""
+    return [(unit.block, copies) for unit, copies in _counted(state.units)]
+
+
 def _few_bits(counted: list[tuple[Unit, int]], tp: int) -> tuple[float, float]:
     """Return the bytes moved once a step to cast weights, and those that both copies of the cast ones take until the next."""
     moved = copies = 0.0
