@@ -1,4 +1,4 @@
-"""A small GPT and a small MLP, as two processes train them for `test_wire.py` and as the simulator traces them."""
+"""A small GPT, MLP and convolution network, as two processes train them for `test_wire.py` and as the simulator traces them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ BATCH, MICRO_BATCHES = 8, 4
 """Samples of a step over all replicas, and micro-batches that a pipeline cuts them into."""
 HIDDEN, HEADS, LAYERS, SEQ, VOCAB = 128, 4, 4, 16, 1024
 WIDTH, DEPTH = 1024, 10
+CHANNELS = 256
 
 
 class Attention(nn.Module):
-    """Causal attention with one product for all that it reads; heads are counted from the tensor, so that a cut one works too."""
+    """Causal attention; heads are counted from the tensor, so that one that is cut works too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,12 +76,30 @@ class Mlp(nn.Module):
         return x
 
 
-NETS = {"gpt": Gpt, "mlp": Mlp}
+class Convolutions(nn.Module):
+    """Convolutions with batch norms, whose running statistics are buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ends = [(3, CHANNELS), (CHANNELS, CHANNELS)]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(ins, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs), nn.ReLU()) for ins, outs in ends
+        )
+        self.head = nn.Linear(CHANNELS, VOCAB)
+
+    def forward(self, x: Any) -> Any:
+        """Return the logits of each image."""
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+NETS = {"gpt": Gpt, "mlp": Mlp, "conv": Convolutions}
 
 
 def inputs(net: str, samples: int) -> Any:
     """Return samples of a network."""
-    return torch.randint(VOCAB, (samples, SEQ)) if net == "gpt" else torch.randn(samples, WIDTH)
+    return {"gpt": torch.randint(VOCAB, (samples, SEQ)), "mlp": torch.randn(samples, WIDTH), "conv": torch.randn(samples, 3, 8, 8)}[net]
 
 
 def loss(out: Any, target: Any = None) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +115,7 @@ def _plain(model: nn.Module, net: str, samples: int, *, micro_batches: int = 1, 
 MIXED = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 CASES: dict[str, Callable[[], Step]] = {
     "ddp mlp": lambda: replicated("mlp"),
+    "ddp conv": lambda: replicated("conv"),
     "ddp gpt": lambda: replicated("gpt"),
     "ddp gpt, every micro-batch": lambda: replicated("gpt", 2),
     "fsdp mlp": lambda: sharded("mlp"),
@@ -153,8 +153,6 @@ def main() -> None:
     for name, make in CASES.items():
         torch.manual_seed(0)
         found[name] = seen(make())
-        if os.environ.get("WIRE_VERBOSE"):
-            print(name, *found[name]["log"], found[name]["profiler"], sep="\n  ", flush=True)
     out.write_text(json.dumps(found))
     distributed.destroy_process_group()
 
