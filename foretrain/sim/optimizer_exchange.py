@@ -44,7 +44,9 @@ def _partial_gradients(placement: Placement, state: StageState, passes: Passes, 
     """
     if not placement.plan.sequence_parallel:
         return ()
-    elements = sum(copies * sum(map(_of_own_rows, block.ops)) for block, copies in blocks_of(state))
+    # What comes before the layers, such as tables of positions, works on whole rows, which are cut after it.
+    before = {id(block) for block in placement.model.prologue}
+    elements = sum(copies * sum(map(_of_own_rows, block.ops)) for block, copies in blocks_of(state) if id(block) not in before)
     return passes.transfers.tensor("all-reduce gradients of rows", "all_reduce", elements * numbers.state.reduce_bytes)
 
 
