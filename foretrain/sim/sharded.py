@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from foretrain.sim.exchange import Exchange, Instructions, Pair
@@ -14,7 +15,7 @@ from foretrain.sim.program import RESIZE, Instruction
 from foretrain.sim.replicas import FirstDevice, SeldomMet, Server
 from foretrain.sim.replicated import Replicated
 from foretrain.sim.replication import ALL_REDUCE, FIRST_DEVICE, LOCAL
-from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT
+from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT, unrolled
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import Unit
 
@@ -71,22 +72,24 @@ class Sharded(Exchange):
 
     def _ended(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
         """Return what follows a backward pass: the ends of the model that are one unit are reduced and no longer whole."""
-        ends = tuple(number for number in self._ends(chunk) if number in order)
-        if not ends:
+        if not self._ends(chunk):
             return []
-        units = self.work.state.units[chunk]
-        held = self._ends_bytes(chunk) if kind == BACKWARD else 0.0
-        held += sum(self._unreduced_bytes(kind, units[number]) for number in ends)
-        return [*self._reduce(kind, chunk, ends, last=last), Instruction(RESIZE, -held)]
+        units, made = self.work.state.units[chunk], tuple(number for number in self._ends(chunk) if number in order)
+        held = (0.0 if kind == WEIGHT else self._ends_bytes(chunk)) + sum(self._unreduced_bytes(kind, units[number]) for number in made)
+        return [*(self._reduce(kind, chunk, made, last=last) if made else []), Instruction(RESIZE, -held)]
 
-    @property
+    @cached_property
     def _pipelined(self) -> bool:
-        """Whether several passes of a chunk can be under way at a time."""
-        plan = self.context.placement.plan
-        return plan.pp * plan.vpp > 1
+        """Whether micro-batches are under way side by side, so that one's parameters are whole while another passes."""
+        placement, plan = self.context.placement, self.context.placement.plan
+        if plan.pp * plan.vpp > 1:
+            return True
+        order = plan.schedule.order(stage=0, stages=1, chunks=1, microbatches=min(2, placement.microbatches_each))
+        batches = [batch for _, _, batch in unrolled(order)]
+        return batches != sorted(batches)
 
     def _ends(self, chunk: int) -> tuple[int, ...]:
-        """Return the ends of the model where the software makes them one unit; a pipeline's stages have passes that would share it."""
+        """Return the ends of the model where the software makes them one unit; not where micro-batches would share it."""
         placement = self.context.placement
         if not self.context.software.ends_together or self._pipelined:
             return ()
@@ -210,7 +213,7 @@ class GatheredOnce(Sharded):
     def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
         units, ends = self.work.state.units[chunk], self._ends(chunk)
         frees = last if self._pipelined else kind in (BACKWARD, WEIGHT)
-        still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in (*order, *ends))
+        still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in {*order, *ends})
         result: Instructions = [Instruction(RESIZE, -still)] if frees and still else []
         for unit in order:
             held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if frees else 0.0
