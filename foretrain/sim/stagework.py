@@ -155,7 +155,10 @@ class StageWork:
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens and direction != WEIGHT:
             parts.append((host_leg("schedule", overhead),))
-        return self._instructions(name, parts, operation, _peak(passes), sum(each.delta_bytes for each in passes))
+        delta = sum(each.delta_bytes for each in passes)
+        if not any(parts) and not delta:
+            return ()  # layers that stand still have no backward pass
+        return self._instructions(name, parts, operation, _peak(passes), delta)
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.apart:

@@ -112,3 +112,10 @@ def test_a_trunk_that_stands_still_runs_forward_only(plan: Plan) -> None:
         assert prediction.memory[0].components["activations"] < 0.1 * prediction.memory[-1].components["activations"]
     fine = simulate(model, CLUSTER, plan, RECIPE, detail="op")
     assert fine.step_s == pytest.approx(prediction.step_s, rel=1e-2)
+
+
+def test_what_stands_still_may_come_before_the_first_bucket() -> None:
+    """Layers without a backward pass, alone in front of the gradients that are reduced, of software without a cost per micro-batch."""
+    job = lower(place(LLAMA.frozen("embedding", "layers"), CLUSTER, Plan(dp=8), RECIPE), load_software("pytorch-1.10")).job
+    assert sum(one.name.startswith("all-reduce") for one in job.collectives) >= 1
+    assert simulate(LLAMA.frozen("embedding", "layers"), CLUSTER, Plan(dp=8), RECIPE, software=load_software("pytorch-1.10")).step_s > 0.0
