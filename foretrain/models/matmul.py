@@ -120,7 +120,7 @@ class Linear(Op):
         """Return the bytes of the input, and of the output where `saves_output`."""
         input_bytes = output_bytes = 0.0
         if self.saves_input and self.trained:
-            shared = layout.tp if self.cut == "row" else layout.sequence_cut
+            shared = {"row": layout.tp, "column": layout.input_cut, "none": layout.sequence_cut}[self.cut]
             few = self.casts.saved_bytes if self.casts is not None else None
             input_bytes = self.in_features / shared * (layout.element_bytes if few is None else few)
         if self.saves_output:

@@ -54,10 +54,18 @@ class Layout:
         """Return the bytes of an element in the kernels of a pattern."""
         return FP32_BYTES if pattern in self.wide else self.element_bytes
 
+    regathers: bool = True
+    """Whether backward gathers the rows of a region's input again, which then rests shared."""
+
     @property
     def sequence_cut(self) -> int:
         """Ranks that share the rows of a tensor outside the tensor-parallel regions."""
         return self.tp if self.sequence_parallel else 1
+
+    @property
+    def input_cut(self) -> int:
+        """Ranks that share the rows of what is kept of a tensor-parallel region's input."""
+        return self.sequence_cut if self.regathers else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

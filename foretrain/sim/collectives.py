@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.fabric import Fabric
@@ -21,14 +22,21 @@ from foretrain.sim.nearness import Nearness
 from foretrain.sim.placement import Span
 
 
+class Payload(NamedTuple):
+    """What a transfer carries: of a collective the full tensor, of a message what is sent."""
+
+    op: str
+    size_bytes: float
+    ranks: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferCost:
     """One transfer, seen from one rank.
 
     `latency_s` is paid whatever else runs; `full_s` is the rest at full rate. `port_bytes_per_s` and `network_bytes_per_s` are
     what one rank occupies of its scale-up port and of its node's NICs while it runs at full rate, protocol overhead included, so
-    that a transfer alone at its plateau occupies the whole link. `op` and `size_bytes` say what it is, whatever it costs: all_reduce
-    and the like, or send, and the full tensor's bytes.
+    that a transfer alone at its plateau occupies the whole link. `payload` is what it carries, whatever it costs.
     """
 
     latency_s: float
@@ -36,8 +44,7 @@ class TransferCost:
     port_bytes_per_s: float
     network_bytes_per_s: float
     wire_bytes: float
-    op: str = ""
-    size_bytes: float = 0.0
+    payload: Payload | None = None
 
     @property
     def total_s(self) -> float:
@@ -94,8 +101,7 @@ def _collective(kind: str, size_bytes: float, span: Span, cluster: Cluster, scal
         port_bytes_per_s=port * best.port_share,
         network_bytes_per_s=network * best.network_share,
         wire_bytes=wire_bytes,
-        op=kind,
-        size_bytes=size_bytes,
+        payload=Payload(kind, size_bytes, span.ranks),
     )
 
 
@@ -148,5 +154,5 @@ def _send(size_bytes: float, cluster: Cluster, *, crosses: bool, flows: int, sca
     latency_s = tier.point_to_point_latency_s or tier.step_latency_s
     return TransferCost(
         latency_s=latency_s, full_s=size_bytes / rate, port_bytes_per_s=port, network_bytes_per_s=network, wire_bytes=size_bytes,
-        op="send", size_bytes=size_bytes,
+        payload=Payload("send", size_bytes, 2),
     )  # fmt: skip

@@ -106,6 +106,9 @@ def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:
     if rest_s >= cost.total_s:
         return cost
     if rest_s <= 0.0:
-        return replace(NOTHING, op=cost.op, size_bytes=cost.size_bytes)
+        return replace(NOTHING, payload=cost.payload)
     share = rest_s / cost.total_s
-    return replace(cost, latency_s=cost.latency_s * share, full_s=cost.full_s * share, wire_bytes=cost.wire_bytes * share)
+    return TransferCost(
+        latency_s=cost.latency_s * share, full_s=cost.full_s * share, port_bytes_per_s=cost.port_bytes_per_s,
+        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share, payload=cost.payload,
+    )  # fmt: skip

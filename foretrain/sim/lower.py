@@ -71,7 +71,7 @@ class Context:
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
             wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
-            cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
+            regathers=software.regathers, cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
         self.governor = Governor(accelerator.power)

@@ -36,11 +36,11 @@ class Weight:
     hidden: bool
 
 
-def weights(blocks: Iterable[tuple[Block, bool, int]], tp: int) -> Counter[Weight]:
-    """Return the trained matrices of blocks, each said to be a layer or not and to stand for so many, and how many there are of each."""
+def weights(blocks: Iterable[tuple[Iterable[Op], bool, int]], tp: int) -> Counter[Weight]:
+    """Return the trained matrices of the ops of blocks, each said to be a layer or not and to stand for so many, and how often they are."""
     found: Counter[Weight] = Counter()
-    for block, hidden, copies in blocks:
-        for op in block.ops:
+    for ops, hidden, copies in blocks:
+        for op in ops:
             if isinstance(op, Linear | GroupedLinear) and op.trained and op.parameters:
                 found[_weight(op, hidden=hidden, tp=tp)] += copies * (op.experts if isinstance(op, GroupedLinear) else 1)
     return found

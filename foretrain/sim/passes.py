@@ -184,11 +184,11 @@ class Passes:
         return legs
 
     def _weight_legs(self, steps: Sequence[Step]) -> list[Leg]:
-        """Return the gradients of weights; with sequence parallelism the saved inputs are gathered beside the products."""
+        """Return the gradients of weights; with sequence parallelism, inputs that rest shared are gathered beside the products."""
         legs: list[Leg] = []
         for step in reversed(steps):
             if isinstance(step, Boundary):
-                if step.kind == "enter" and self.layout.sequence_parallel:
+                if step.kind == "enter" and self.layout.sequence_parallel and self.layout.regathers:
                     beside = legs[-1] if self.pricer.software.overlap.tensor_backward and legs else None
                     legs += self.transfers.tensor(f"{step.name} backward input", "all_gather", self._boundary_bytes(step), beside)
                 continue
@@ -232,7 +232,7 @@ class Passes:
             small = step.elements * self.layout.micro_batch * 4.0 / self.layout.cp
             return () if backward else self.transfers.tensor(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            again = gathers and backward and self.layout.sequence_parallel
+            again = gathers and backward and self.layout.sequence_parallel and self.layout.regathers
             gather = self.transfers.tensor(f"{name} input", "all_gather", size, before) if again else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
             return (*gather, *self.transfers.tensor(name, kind, size, beside, most))

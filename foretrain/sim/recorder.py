@@ -34,21 +34,23 @@ class TimelineRecorder:
             kind = self._kinds[key] = max(leg.class_s, key=leg.class_s.__getitem__, default="host")
         launches, work = (leg.launches, leg.work) if isinstance(leg, Leg) else (0, "")
         self.slices.append(Slice(rank.index, 0, leg.name, kind, start_s, end_s - start_s, sum(leg.joules.values()), launches, work))
-        if isinstance(leg, Leg) and leg.transfer is not None and leg.transfer.op:
-            self.transfers.append(Transfer(rank.index, leg.transfer.op, leg.kind, leg.transfer.size_bytes, start_s, end_s))
+        if isinstance(leg, Leg) and leg.transfer is not None and leg.transfer.payload is not None:
+            payload = leg.transfer.payload
+            self.transfers.append(Transfer(rank.index, payload.op, leg.kind, payload.size_bytes, start_s, end_s))
 
     def transfer(self, rank: Rank, spec: CollectiveSpec, start_s: float, end_s: float) -> None:
         """Take one collective of a background stream."""
         joules = spec.cost.wire_bytes * self.link_j_per_byte
         self.slices.append(Slice(rank.index, spec.stream, spec.name, spec.kind, start_s, end_s - start_s, joules))
-        if spec.cost.op:
-            self.transfers.append(Transfer(rank.index, spec.cost.op, spec.kind, spec.cost.size_bytes, start_s, end_s))
+        payload = spec.cost.payload
+        if payload is not None:
+            self.transfers.append(Transfer(rank.index, payload.op, spec.kind, payload.size_bytes, start_s, end_s))
 
     def message(self, channel: Channel, sent_s: float, arrived_s: float) -> None:
         """Take one point-to-point message, now received."""
         flow = Flow(channel.source.index, sent_s, channel.target.index, arrived_s)
         self.sends.append((flow, channel.cost.wire_bytes * self.link_j_per_byte))
-        size = channel.cost.size_bytes
+        size = 0.0 if channel.cost.payload is None else channel.cost.payload.size_bytes
         self.transfers.append(Transfer(flow.source_rank, "send", PIPELINE, size, sent_s, arrived_s))
         self.transfers.append(Transfer(flow.target_rank, "recv", PIPELINE, size, sent_s, arrived_s))
 

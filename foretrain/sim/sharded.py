@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from foretrain.sim.exchange import Exchange, Instructions, Pair
@@ -14,7 +15,7 @@ from foretrain.sim.program import RESIZE, Instruction
 from foretrain.sim.replicas import FirstDevice, SeldomMet, Server
 from foretrain.sim.replicated import Replicated
 from foretrain.sim.replication import ALL_REDUCE, FIRST_DEVICE, LOCAL
-from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT
+from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT, unrolled
 from foretrain.sim.stagework import StageWork
 from foretrain.sim.state import Unit
 
@@ -54,13 +55,14 @@ class Sharded(Exchange):
     def _compute(self, kind: int, chunk: int, unit: int) -> Instructions:
         return self._run(kind, chunk, unit, unit + 1)
 
-    def _reduce(self, kind: int, chunk: int, unit: int, *, last: bool) -> Instructions:
-        """Return the reduction of a unit's gradients, where a pass completes them."""
+    def _reduce(self, kind: int, chunk: int, members: tuple[int, ...], *, last: bool) -> Instructions:
+        """Return the reduction of the gradients of units that are reduced as one, where a pass completes them."""
         if kind not in (BACKWARD, WEIGHT):
             return []
-        name = f"gradients {chunk}.{unit}"
-        made = self.work.state.units[chunk][unit]
-        pairs, copied = self._reduction(name, made.trained, made.experts_trained), self.host.gradients(name, made.trained)
+        units = [self.work.state.units[chunk][number] for number in members]
+        name = f"gradients {chunk}.{members[0] if len(members) == 1 else 'ends'}"
+        trained = sum(unit.trained for unit in units)
+        pairs, copied = self._reduction(name, trained, sum(unit.experts_trained for unit in units)), self.host.gradients(name, trained)
         if not pairs:
             return copied
         if last:
@@ -68,23 +70,65 @@ class Sharded(Exchange):
         exposed = [] if self.context.software.overlap.gradient_reduce else [pairs[-1][1]]
         return [issue for issue, _ in pairs] + exposed + copied
 
+    def _ended(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
+        """Return what follows a backward pass: the ends of the model that are one unit are reduced and no longer whole."""
+        if not self._ends(chunk):
+            return []
+        units, made = self.work.state.units[chunk], tuple(number for number in self._ends(chunk) if number in order)
+        held = (0.0 if kind == WEIGHT else self._ends_bytes(chunk)) + sum(self._unreduced_bytes(kind, units[number]) for number in made)
+        return [*(self._reduce(kind, chunk, made, last=last) if made else []), Instruction(RESIZE, -held)]
+
+    @cached_property
+    def _pipelined(self) -> bool:
+        """Whether micro-batches are under way side by side, so that one's parameters are whole while another passes."""
+        placement, plan = self.context.placement, self.context.placement.plan
+        if plan.pp * plan.vpp > 1:
+            return True
+        order = plan.schedule.order(stage=0, stages=1, chunks=1, microbatches=min(2, placement.microbatches_each))
+        batches = [batch for _, _, batch in unrolled(order)]
+        return batches != sorted(batches)
+
+    def _ends(self, chunk: int) -> tuple[int, ...]:
+        """Return the ends of the model where the software makes them one unit; not where micro-batches would share it."""
+        placement = self.context.placement
+        if not self.context.software.ends_together or self._pipelined:
+            return ()
+        layers = {id(block) for block, _ in placement.model.layers}
+        return tuple(number for number, unit in enumerate(self.work.state.units[chunk]) if id(unit.block) not in layers)
+
     def _gathered(self, kind: int, chunk: int, order: list[int], sizes: list[float]) -> list[Instructions]:
-        """Return for each unit of `order` what comes before it: room and gather of those ahead, and the wait for its own."""
-        units, direction = self.work.state.units[chunk], DIRECTIONS[kind]
-        gathers = {
-            unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].gather_bytes, units[unit].experts_gather_bytes) for unit in order
-        }
-        shards = self.context.placement.plan.shards
-        copies = {unit: self.host.parameters(f"{direction} {chunk}.{unit}", units[unit].gather_bytes / shards) for unit in order}
+        """Return for each unit of `order` what comes before it: room and gather of those ahead, and the wait for its own.
+
+        Ends of the model that are one unit come before all others forward, and are still there backward.
+        """
+        ends, name = self._ends(chunk), f"{DIRECTIONS[kind]} {chunk}"
+        pairs = {unit: [] if unit in ends else self._brought(f"{name}.{unit}", chunk, (unit,)) for unit in order}
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
+        first = self._brought(f"{name}.ends", chunk, ends) if ends and kind == FORWARD else []
         result: list[Instructions] = []
         for position, unit in enumerate(order):
             before: Instructions = []
+            if first and not position:
+                before += [Instruction(RESIZE, self._ends_bytes(chunk)), *(issue for issue, _ in first)]
             for other in order[position + ahead : position + ahead + 1] if position else order[: ahead + 1]:
-                before.append(Instruction(RESIZE, sizes[other]))
-                before += [issue for issue, _ in _pairs(copies[other], gathers[other])]
-            result.append(before + [wait for _, wait in _pairs(copies[unit], gathers[unit])])
+                if other not in ends:
+                    before.append(Instruction(RESIZE, sizes[other]))
+                before += [issue for issue, _ in pairs[other]]
+            waits = [*(first if not position else ()), *pairs[unit]]
+            result.append(before + [wait for _, wait in waits])
         return result
+
+    def _brought(self, name: str, chunk: int, members: tuple[int, ...]) -> list[Pair]:
+        """Return what brings the parameters of units that are gathered as one: a copy from the host, where they lie there, and gathers."""
+        units = [self.work.state.units[chunk][number] for number in members]
+        size, experts = sum(unit.gather_bytes for unit in units), sum(unit.experts_gather_bytes for unit in units)
+        copied = self.host.parameters(name, size / self.context.placement.plan.shards)
+        gathered = self._gather(name, size, experts)
+        return gathered if copied is None else [copied, *gathered]
+
+    def _ends_bytes(self, chunk: int) -> float:
+        units = self.work.state.units[chunk]
+        return sum(self._whole_bytes(units[number]) for number in self._ends(chunk))
 
     def _whole_bytes(self, unit: Unit) -> float:
         """Return what the parameters of a unit take while it is whole; experts of which no other rank has a shard never are otherwise."""
@@ -102,11 +146,6 @@ class Sharded(Exchange):
         return trained * self.context.numbers.state.reduce_bytes
 
 
-def _pairs(copied: Pair | None, gathered: list[Pair]) -> list[Pair]:
-    """Return what brings the parameters of a unit: a copy from the host, where they lie there, and their gathers."""
-    return gathered if copied is None else [copied, *gathered]
-
-
 class FullySharded(Sharded):
     """Parameters are gathered unit by unit before each pass and freed after (ZeRO-3, FULL_SHARD): two units are whole at a time."""
 
@@ -116,27 +155,31 @@ class FullySharded(Sharded):
         return False
 
     def _ahead(self, chunk: int, *, first: bool) -> Instructions:
-        units = self.work.state.units[chunk]
+        units, ends = self.work.state.units[chunk], self._ends(chunk)
         order, whole = list(range(len(units))), [self._whole_bytes(unit) for unit in units]
         result: Instructions = []
         for unit, gathered in zip(order, self._gathered(FORWARD, chunk, order, whole), strict=True):
-            result += [*gathered, *self._compute(FORWARD, chunk, unit), Instruction(RESIZE, -whole[unit])]
+            result += [*gathered, *self._compute(FORWARD, chunk, unit)]
+            result += [] if unit in ends else [Instruction(RESIZE, -whole[unit])]
         return result
 
     def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
-        units = self.work.state.units[chunk]
+        units, ends = self.work.state.units[chunk], self._ends(chunk)
         result: Instructions = []
         for unit, gathered in zip(order, self._before(kind, chunk, order), strict=True):
+            if unit in ends:
+                result += [Instruction(RESIZE, self._unreduced_bytes(kind, units[unit])), *gathered, *self._compute(kind, chunk, unit)]
+                continue
             result += [*gathered, *self._compute(kind, chunk, unit)]
-            result += self._reduce(kind, chunk, unit, last=last)
+            result += self._reduce(kind, chunk, (unit,), last=last)
             result.append(Instruction(RESIZE, -self._room(kind, units[unit])))
-        return result
+        return result + self._ended(kind, chunk, order, last=last)
 
     def _before(self, kind: int, chunk: int, order: list[int]) -> list[Instructions]:
         """Return what comes before each unit backward; gradients of weights need no weights, only room for themselves."""
         rooms = [self._room(kind, unit) for unit in self.work.state.units[chunk]]
         if kind == WEIGHT:
-            return [[Instruction(RESIZE, rooms[unit])] for unit in order]
+            return [[] if unit in self._ends(chunk) else [Instruction(RESIZE, rooms[unit])] for unit in order]
         return self._gathered(kind, chunk, order, rooms)
 
     def _room(self, kind: int, unit: Unit) -> float:
@@ -145,18 +188,20 @@ class FullySharded(Sharded):
 
 
 class GatheredOnce(Sharded):
-    """Parameters are gathered before the first forward pass and freed after the last backward pass (ZeRO-2 as SHARD_GRAD_OP).
+    """Parameters are gathered before a forward pass and freed after its backward pass (ZeRO-2 as SHARD_GRAD_OP).
+
+    A pipeline, which has several passes under way, gathers them before the first and frees them after the last.
 
     **Source:** Zhao et al., arXiv:2304.11277, section 3.2.1 (RAF and NRAF: no reshard after forward).
     """
 
     @property
     def first_apart(self) -> bool:
-        """Whether the first forward pass gathers."""
-        return self.context.placement.plan.shards > 1
+        """Whether only the first forward pass gathers."""
+        return self.context.placement.plan.shards > 1 and self._pipelined
 
     def _ahead(self, chunk: int, *, first: bool) -> Instructions:
-        if not first:
+        if self._pipelined and not first:
             return self._run(FORWARD, chunk)
         units = self.work.state.units[chunk]
         order = list(range(len(units)))
@@ -166,14 +211,16 @@ class GatheredOnce(Sharded):
         return result
 
     def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
-        units = self.work.state.units[chunk]
-        still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in order)
-        result: Instructions = [Instruction(RESIZE, -still)] if last and still else []
+        units, ends = self.work.state.units[chunk], self._ends(chunk)
+        frees = last if self._pipelined else kind in (BACKWARD, WEIGHT)
+        still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in {*order, *ends})
+        result: Instructions = [Instruction(RESIZE, -still)] if frees and still else []
         for unit in order:
-            held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if last else 0.0
+            held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if frees else 0.0
             result += [Instruction(RESIZE, held), *self._compute(kind, chunk, unit)]
-            result += [*self._reduce(kind, chunk, unit, last=last), Instruction(RESIZE, -held - whole)]
-        return result
+            if unit not in ends:
+                result += [*self._reduce(kind, chunk, (unit,), last=last), Instruction(RESIZE, -held - whole)]
+        return result + self._ended(kind, chunk, order, last=last)
 
 
 def exchange_for(context: Context, work: StageWork, member: Member, classes: int) -> Exchange:

@@ -64,7 +64,8 @@ class StageWork:
         if "optimizer" in offloaded(placement.plan.offload) or placement.plan.replication == SERVER:
             return self._on_the_host()
         kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
-        key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
+        apart = placement.recipe.needs_exchange or placement.plan.sequence_parallel
+        key = (id(self.passes), self.stage if apart else None, kernels)
         if key not in context.played:
             context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]
@@ -156,7 +157,10 @@ class StageWork:
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens and direction != WEIGHT:
             parts.append((host_leg("schedule", overhead),))
-        return self._instructions(name, parts, operation, _peak(passes), sum(each.delta_bytes for each in passes))
+        delta = sum(each.delta_bytes for each in passes)
+        if not any(parts) and not delta:
+            return ()  # layers that stand still have no backward pass
+        return self._instructions(name, parts, operation, _peak(passes), delta)
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.apart:

@@ -95,6 +95,11 @@ class Software:
     """Device memory outside the allocator: context, communicators, workspaces."""
     fragmentation: float
     """Share of allocated memory that the allocator reserves beyond it."""
+    ends_together: bool = False
+    """Where parameters rest sharded, those of the model's ends are one unit, whole from before the first layer until backward is done
+    (the root of PyTorch's FSDP)."""
+    regathers: bool = True
+    """With sequence parallelism, backward gathers the inputs of layers again rather than keep them whole (Megatron-LM)."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
     fp8_scaling: str = "delayed"

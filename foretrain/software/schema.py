@@ -67,6 +67,8 @@ class SoftwareFile(ProfileFile):
     collective_scale: Number
     context_bytes: Number
     fragmentation: Number
+    ends_together: bool = False
+    regathers: bool = True
     channels_last: bool = False
     winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]
