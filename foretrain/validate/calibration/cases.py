@@ -16,10 +16,15 @@ CPU = (
 GPU = (
     ("gpt:layers=6,hidden=512,heads=8,seq=512,vocab=8192", 8, "bf16", False),
     ("gpt:layers=6,hidden=1536,heads=12,seq=1024,vocab=16384", 8, "bf16", False),
-    ("gpt:layers=6,hidden=1024,heads=16,seq=1024,vocab=16384", 4, "tf32", False),
-    ("gpt:layers=6,hidden=1024,heads=16,seq=1024,vocab=16384", 8, "bf16", True),
     ("resnet:depth=34,image=192,classes=100", 64, "bf16", False),
+    ("gpt:layers=6,hidden=1024,heads=16,seq=1024,vocab=16384", 4, "tf32", False),
     ("resnet:depth=50,image=160,classes=100", 64, "tf32", False),
+    ("mlp:width=4096,depth=6,classes=4096", 4096, "bf16", False),
+    ("gpt:layers=4,hidden=512,heads=8,seq=512,vocab=8192", 4, "fp32", False),
+    ("resnet:depth=50,image=192,classes=100", 96, "bf16", False),
+    ("gpt:layers=3,hidden=2560,heads=20,seq=2048,vocab=16384", 4, "bf16", False),
+    ("resnet:depth=18,image=160,classes=100", 128, "fp32", False),
+    ("gpt:layers=6,hidden=1024,heads=16,seq=1024,vocab=16384", 8, "bf16", True),
 )
 """Network, batch, precision, compiled."""
 LAYOUTS = ("dp=1", "dp={ranks}", "dp={ranks},zero=3", "tp={ranks}", "pp={ranks}")
