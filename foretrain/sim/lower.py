@@ -66,11 +66,13 @@ class Context:
         check_clip(plan, placement.recipe)
         check_meeting(plan, placement.cluster)
         check_offload(plan, placement.recipe, placement.cluster)
-        self.states = stage_states(placement, self.numbers)
+        self.states = stage_states(placement, self.numbers, software)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
             wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
+            logit_kept_bytes=software.loss.kept_bytes,
+            logit_beside_bytes=software.loss.cut_beside_bytes if plan.tp > 1 else software.loss.beside_bytes,
             cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
