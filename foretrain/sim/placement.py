@@ -117,7 +117,7 @@ class Placement:
         context = range(c, c + 1) if "cp" in unfold else range(self.plan.cp)
         alike = tuple(product(tensor, context))
         if len(self.classes) == 1:
-            return sum(self._replicas_on(home, stage, *other) for other in alike)
+            return sum(self.replicas_on(home, stage, *other) for other in alike)
         return sum(self.node(stage, replica, *other) == home for replica in replicas.members for other in alike)
 
     def slowest_factor(self, stage: int, replica: int, tensor: Sequence[int], context: Sequence[int]) -> float:
@@ -131,7 +131,7 @@ class Placement:
         nodes = [self.node(stage, replica, t, c) for t in tensor for c in context]
         return max(nodes, key=lambda node: self.disturbance.links.get(node, 1.0))
 
-    def _replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
+    def replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
         """Return how many replicas have their rank (stage, t, c) on a node."""
         size, stride, dp = self.cluster.node.accelerators, self.strides["dp"], self.plan.dp
         below = [-((self.rank(stage, 0, t, c) - start * size) // stride) for start in (node, node + 1)]

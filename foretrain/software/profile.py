@@ -77,9 +77,19 @@ class HostCost:
     step_s: float
     """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
     microbatch_s: float
+    """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
     input_overlapped: bool = True
     """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
-    """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
+    loader_sample_s: float = 0.0
+    """Time of one worker of the data loader to make a sample ready (0: the loader is never waited for)."""
+    loader_workers: int = 1
+    """Workers of a node."""
+    loader_overlapped: bool = True
+    """Workers make the samples of the next step ready beside this one; else each micro-batch waits for its own."""
+    log_every: int = 1
+    """Steps from one in which the host reads the loss to the next: it then waits for the device, and loses its lead."""
+    log_s: float = 0.0
+    """Time of the host to gather and write what it has read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,11 @@ class HostFile(Strict):
     step_s: Number
     microbatch_s: Number
     input_overlapped: bool = True
+    loader_sample_s: Number = 0.0
+    loader_workers: int = Field(default=1, ge=1)
+    loader_overlapped: bool = True
+    log_every: int = Field(default=1, ge=1)
+    log_s: Number = 0.0
 
 
 class SoftwareFile(ProfileFile):
