@@ -79,20 +79,20 @@ class Replicated(Exchange):
     def _completed(self, kind: int, chunk: int, *, last: bool) -> Instructions:
         """Return a pass that completes gradients of weights, and starts to reduce each bucket when it is whole."""
         result: Instructions = []
-        for start, stop, parameters in reversed(self._buckets(chunk)):
+        for start, stop, _ in reversed(self._buckets(chunk)):
             passed = self._run(kind, chunk, start, stop)
             name, units = f"gradients {chunk}.{start}-{stop}", self.work.state.units[chunk][start:stop]
             if any(unit.deferred for unit in units):
                 self._postponed.append((name, units))
                 result += passed
             else:
-                result += self._held(passed, self._reduced(name, units, last=last), parameters)
+                result += self._held(passed, self._reduced(name, units, last=last), units)
         return result
 
     def _reduced(self, name: str, units: tuple[Unit, ...], *, last: bool) -> Instructions:
         """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
         before, pairs, after = self._packed(name, units)
-        copied = self.host.gradients(name, sum(unit.trained for unit in units))
+        copied = self.host.gradients(name, sum(unit.trained for unit in units), sum(unit.experts_trained for unit in units))
         issues, waits = [issue for issue, _ in pairs], [wait for _, wait in pairs]
         if not self.context.software.overlap.gradient_reduce:
             return [*before, *chain.from_iterable(pairs), *after, *copied]
@@ -118,12 +118,16 @@ class Replicated(Exchange):
         pairs = [pair for pair in found if pair is not None]
         return list(self.work.beside("pack", before)), pairs, list(self.work.beside("unpack", after))
 
-    def _held(self, passed: Iterable[Instruction], reduced: Instructions, parameters: float) -> Instructions:
-        """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced."""
+    def _held(self, passed: Iterable[Instruction], reduced: Instructions, units: tuple[Unit, ...]) -> Instructions:
+        """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced.
+
+        Those of experts of which no other rank has a shard never are otherwise than whole.
+        """
         plan = self.context.placement.plan
         if plan.zero < 2 or plan.shards == 1:
             return [*passed, *reduced]
-        size = parameters * self.context.numbers.state.reduce_bytes
+        whole = sum(unit.trained - (unit.experts_trained if plan.expert_shards == 1 else 0.0) for unit in units)
+        size = whole * self.context.numbers.state.reduce_bytes
         return [Instruction(RESIZE, size), *passed, *reduced, Instruction(RESIZE, -size)]
 
     def end(self) -> tuple[Instruction, ...]:
@@ -136,7 +140,7 @@ class Replicated(Exchange):
             result += [*before, *chain.from_iterable(pairs), *after]
         result += self._tied()
         if not (self.last_apart or self._every):
-            result += self.host.gradients("gradients", self.work.state.trained)
+            result += self.host.gradients("gradients", self.work.state.trained, self.work.state.experts_trained)
         result += self.host.waits
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:

@@ -60,7 +60,8 @@ class Sharded(Exchange):
             return []
         name = f"gradients {chunk}.{unit}"
         made = self.work.state.units[chunk][unit]
-        pairs, copied = self._reduction(name, made.trained, made.experts_trained), self.host.gradients(name, made.trained)
+        pairs = self._reduction(name, made.trained, made.experts_trained)
+        copied = self.host.gradients(name, made.trained, made.experts_trained)
         if not pairs:
             return copied
         if last:
@@ -74,8 +75,9 @@ class Sharded(Exchange):
         gathers = {
             unit: self._gather(f"{direction} {chunk}.{unit}", units[unit].gather_bytes, units[unit].experts_gather_bytes) for unit in order
         }
-        shards = self.context.placement.plan.shards
-        copies = {unit: self.host.parameters(f"{direction} {chunk}.{unit}", units[unit].gather_bytes / shards) for unit in order}
+        rest = self.context.placement.plan.shard_of
+        rests = {unit: rest(units[unit].gather_bytes, units[unit].experts_gather_bytes) for unit in order}
+        copies = {unit: self.host.parameters(f"{direction} {chunk}.{unit}", rests[unit]) for unit in order}
         ahead = 1 if self.context.software.overlap.parameter_gather else 0
         result: list[Instructions] = []
         for position, unit in enumerate(order):

@@ -119,10 +119,10 @@ def _stage_state(
     experts = sum(unit.experts * copies for unit, copies in counted)
     experts_trained = sum(unit.experts_trained * copies for unit, copies in counted)
     # Fewer ranks hold the same experts, so fewer share one copy of their state.
-    updated = _shard(plan, trained, experts_trained)
+    updated = plan.shard_of(trained, experts_trained)
     # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
     rests = plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes)
-    kept, kept_trained = (_shard(plan, parameters, experts), updated) if rests else (parameters, trained)
+    kept, kept_trained = (plan.shard_of(parameters, experts), updated) if rests else (parameters, trained)
     cast_bytes, cast_copies = _few_bits(counted, plan.tp)
     layers_of = {id(block) for block, _ in placement.model.layers}
     matrices = weights(((unit.block, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
@@ -176,11 +176,6 @@ def _optimizer_bytes(plan: Plan, own: float, trained: float) -> float:
     if "optimizer" in offloaded(plan.offload) or plan.replication == SERVER:
         return 0.0
     return own + (2 * FP32_BYTES * trained if plan.replication == DILOCO else 0.0)
-
-
-def _shard(plan: Plan, parameters: float, experts: float) -> float:
-    """Return what one rank holds of parameters that are sharded, `experts` among them over the ranks that hold the same ones."""
-    return (parameters - experts) / plan.shards + experts / plan.expert_shards
 
 
 def _gradient_bytes(plan: Plan, whole: float, shard: float) -> float:
