@@ -18,7 +18,7 @@ from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.schedules.seats import Line, Seat
-from foretrain.sim.unlike import unlike
+from foretrain.sim.unlike import beside_alike, unlike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaClass:
-    """Data-parallel replicas that are placed alike, the first of which is simulated."""
+    """Data-parallel replicas that are placed alike, the middle one of which is simulated: it has most of its like on either side."""
 
     members: Sequence[int]
 
     @property
     def replica(self) -> int:
         """The replica that is simulated."""
-        return self.members[0]
+        return self.members[len(self.members) // 2]
 
     @property
     def multiplicity(self) -> int:
@@ -257,4 +257,4 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[Sequence[int], ...]:
         homes = [first // domain for first in firsts]
         reach = [(first + plan.tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
         found.setdefault((*reach, *(int(a != b) for a, b in pairwise(homes))), []).append(replica)
-    return tuple(found.values())
+    return beside_alike(tuple(found.values()), cluster, plan)
