@@ -95,6 +95,18 @@ class Sharded(Exchange):
             return 0.0
         return unit.gather_bytes - (unit.experts_gather_bytes if plan.expert_shards == 1 else 0.0)
 
+    def _rooms(self, kind: int, units: list[Unit]) -> list[tuple[float, float]]:
+        """Return what the gradients of each unit take that its pass has made, and of those whose reduction is over by then.
+
+        Reduced beside the next unit, they are freed after it.
+        """
+        made = [self._unreduced_bytes(kind, unit) for unit in units]
+        if not self.context.software.overlap.gradient_reduce:
+            return list(zip(made, made, strict=True))
+        over = [0.0, *made[:-1]]
+        over[-1] += made[-1]
+        return list(zip(made, over, strict=True))
+
     def _unreduced_bytes(self, kind: int, unit: Unit) -> float:
         """Return what the gradients of a unit, which a pass completes, take until they are reduced."""
         plan = self.context.placement.plan
@@ -127,23 +139,15 @@ class FullySharded(Sharded):
 
     def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
         units = self.work.state.units[chunk]
+        whole = [0.0 if kind == WEIGHT else self._whole_bytes(unit) for unit in units]
+        befores: list[Instructions] = [[] for _ in order] if kind == WEIGHT else self._gathered(kind, chunk, order, whole)
         result: Instructions = []
-        for unit, gathered in zip(order, self._before(kind, chunk, order), strict=True):
-            result += [*gathered, *self._compute(kind, chunk, unit)]
+        for unit, gathered, room in zip(order, befores, self._rooms(kind, [units[unit] for unit in order]), strict=True):
+            made, reduced = room
+            result += [*gathered, *self._compute(kind, chunk, unit), Instruction(RESIZE, made)]
             result += self._reduce(kind, chunk, unit, last=last)
-            result.append(Instruction(RESIZE, -self._room(kind, units[unit])))
+            result.append(Instruction(RESIZE, -whole[unit] - reduced))
         return result
-
-    def _before(self, kind: int, chunk: int, order: list[int]) -> list[Instructions]:
-        """Return what comes before each unit backward; gradients of weights need no weights, only room for themselves."""
-        rooms = [self._room(kind, unit) for unit in self.work.state.units[chunk]]
-        if kind == WEIGHT:
-            return [[Instruction(RESIZE, rooms[unit])] for unit in order]
-        return self._gathered(kind, chunk, order, rooms)
-
-    def _room(self, kind: int, unit: Unit) -> float:
-        """Return what a unit takes while it is whole backward: its parameters where they are read, its gradient until it is reduced."""
-        return (0.0 if kind == WEIGHT else self._whole_bytes(unit)) + self._unreduced_bytes(kind, unit)
 
 
 class GatheredOnce(Sharded):
@@ -171,10 +175,10 @@ class GatheredOnce(Sharded):
         units = self.work.state.units[chunk]
         still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in order)
         result: Instructions = [Instruction(RESIZE, -still)] if last and still else []
-        for unit in order:
-            held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if last else 0.0
-            result += [Instruction(RESIZE, held), *self._compute(kind, chunk, unit)]
-            result += [*self._reduce(kind, chunk, unit, last=last), Instruction(RESIZE, -held - whole)]
+        for unit, (made, reduced) in zip(order, self._rooms(kind, [units[unit] for unit in order]), strict=True):
+            whole = self._whole_bytes(units[unit]) if last else 0.0
+            result += [*self._compute(kind, chunk, unit), Instruction(RESIZE, made)]
+            result += [*self._reduce(kind, chunk, unit, last=last), Instruction(RESIZE, -reduced - whole)]
         return result
 
 

@@ -15,7 +15,7 @@ from foretrain.sim.recipe import Recipe
 from foretrain.sim.recompute import recomputation
 from foretrain.sim.simulate import simulate
 from foretrain.software.load import load_software
-from foretrain.software.profile import LossMemory, Software, TrainingState
+from foretrain.software.profile import LossMemory, Overlap, Software, TrainingState
 from tests.sim import hand
 from tests.sim.cases import gpt
 from tests.sim.hand import ONE_F_ONE_B
@@ -91,6 +91,14 @@ def test_the_ends_of_the_model_are_gathered_together() -> None:
     layer = 12 * 64**2 + 13 * 64
     ends = VOCAB * 64 + TOKENS * 64 + 2 * 64
     assert with_copy.components["buffers"] - without.components["buffers"] == 2 * (max(ends, layer) + layer)
+
+
+@pytest.mark.parametrize(("overlap", "whole"), [(hand.NO_OVERLAP, 1), (hand.OVERLAP, 2)])
+def test_no_gradient_is_there_before_its_pass(overlap: Overlap, whole: int) -> None:
+    """Where activations weigh more, the peak is before the first backward pass: 6 · 2·10⁷ bytes, and 2·10⁶ a layer."""
+    (only,) = memory(hand.software(overlap=overlap), model=hand.linear_model(layers=6, tokens=10_000), batch=4, dp=4, zero=3)
+    assert only.components["activations"] == 6 * 2e7
+    assert only.components["buffers"] == whole * 2e6
 
 
 def test_the_loss_holds_what_the_framework_s_kernels_hold() -> None:
