@@ -15,7 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from foretrain.cli_options import (
+    CalibrateOptions,
     CollectiveOptions,
+    ComparedJobOptions,
+    CompareOptions,
     JobOptions,
     LayoutOptions,
     PowerOptions,
@@ -23,6 +26,7 @@ from foretrain.cli_options import (
     ScalingOptions,
     SimulateOptions,
     TraceOptions,
+    TrainerOptions,
     takes,
 )
 from foretrain.errors import ForetrainError, nearest
@@ -112,6 +116,15 @@ def trace(options: TraceOptions) -> None:
     raise typer.Exit(run_trace(options))
 
 
+@app.command()
+@takes(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> None:
+    """Measure this machine within a budget, or take your own runs, and write calibrated profiles with their residuals."""
+    from foretrain.cli_calibrate import run_calibrate  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_calibrate(options))
+
+
 @validate.command("published")
 def validate_published(
     runs: Annotated[Path | None, typer.Argument(help="Published runs. [default: those of foretrain]", metavar="[RUNS.csv]")] = None,
@@ -123,6 +136,24 @@ def validate_published(
     from foretrain.cli_validate import run_published  # noqa: PLC0415  # a command pays for its own imports
 
     raise typer.Exit(run_published(runs, out, as_json=as_json))
+
+
+@validate.command("compare")
+@takes(CompareOptions, ComparedJobOptions, LayoutOptions)
+def validate_compare(only: CompareOptions, options: ComparedJobOptions, layout: LayoutOptions) -> None:
+    """Where a prediction parts from a recorded trace of torch.profiler; or a verdict on every step of measurements."""
+    from foretrain.cli_compare import run_compare  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_compare(only, options, layout))
+
+
+@validate.command("trainer")
+@takes(TrainerOptions)
+def validate_trainer(options: TrainerOptions) -> None:
+    """Train for real, on the devices that are there, and say what a step takes. Resumes; status 2 where a case failed."""
+    from foretrain.cli_trainer import run_trainer  # noqa: PLC0415  # a command pays for its own imports
+
+    raise typer.Exit(run_trainer(options))
 
 
 @app.command("list")

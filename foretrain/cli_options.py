@@ -154,6 +154,25 @@ class CollectiveOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedJobOptions(JobOptions):
+    """The same as of any job, but a measured case brings its own model."""
+
+    model: Annotated[str, typer.Option(help="Library name, or a profile; not where a case is compared.", metavar="NAME|FILE")] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What only a comparison takes."""
+
+    file: Annotated[Path, typer.Argument(help="Trace of torch.profiler, or measurements (.jsonl).", metavar="TRACE.json|RECORDS.jsonl")]
+    case: Annotated[str | None, typer.Option(help="Measured case that the trace is of.", metavar="RECORDS.jsonl:NAME")] = None
+    step: Annotated[int | None, typer.Option(help="Number of the trace's step. [default: that of median length]")] = None
+    dp: Annotated[int | None, typer.Option(help="Data-parallel replicas. [default: fills the cluster]")] = None
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON, in SI units.")] = False
+    out: Annotated[Path | None, typer.Option(help="Folder for the report, and merged.json.gz or a picture.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceOptions:
     """What a trace takes."""
 
@@ -162,6 +181,51 @@ class TraceOptions:
     input_dtype: Annotated[tuple[str, ...], typer.Option(help="Its dtype, such as int64. [default: float32]", metavar="DTYPE")] = ()
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, in SI units.")] = False
     out: Annotated[Path | None, typer.Option(help="Profile to write, for simulate --model.", metavar="FILE.yaml|json")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    """What a calibration takes."""
+
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where torch sees one.")] = "auto"
+    budget: Annotated[str, typer.Option(help="How long to measure, such as 60s or 5min; the most telling first.", metavar="TIME")] = "120s"
+    ranks: Annotated[int | None, typer.Option(help="Ranks that run together. [default: 2 cores, or every GPU]")] = None
+    measurements: Annotated[
+        Path | None, typer.Option(help="Measurements to go on with, or to fit with --replay. [default: in --out]", metavar="FILE.jsonl")
+    ] = None
+    replay: Annotated[bool, typer.Option("--replay", help="Measure nothing: fit what --measurements holds.")] = False
+    runs: Annotated[Path | None, typer.Option(help="Own measured steps, in the format of published runs.", metavar="RUNS.csv")] = None
+    cluster: Annotated[str | None, typer.Option(help="Node or cluster to start from. [default: by the device]", metavar="NAME|FILE")] = None
+    software: Annotated[str | None, typer.Option(help="Software to start from. [default: by the device]", metavar="NAME|FILE")] = None
+    name: Annotated[str | None, typer.Option(help="Name of the profiles. [default: that of the device]")] = None
+    out: Annotated[Path, typer.Option(help="Folder for measurements, profiles and report.", metavar="DIR")] = Path("calibrated")
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """What the trainer takes: a suite, or one case."""
+
+    suite: Annotated[str | None, typer.Option(help="Cases to run: quick. Instead of --model.", metavar="NAME")] = None
+    model: Annotated[str | None, typer.Option(help="gpt:layers=4,…, mlp:…, resnet:…, or a factory.", metavar="NET|MODULE:FACTORY")] = None
+    sample: Annotated[str | None, typer.Option(help="Shape of one sample of a factory's module: 3x224x224.", metavar="CxHxW")] = None
+    sample_dtype: Annotated[str, typer.Option(help="Its dtype, such as int64.", metavar="DTYPE")] = "float32"
+    plan: Annotated[str, typer.Option(help="Layout, such as dp=2,zero=3 or pp=2,schedule=gpipe,micro_batch=4.", metavar="A=1,B=2")] = ""
+    world_size: Annotated[int | None, typer.Option(help="Processes. [default: the plan's; of a suite 2, or every GPU]")] = None
+    global_batch: Annotated[int | None, typer.Option(help="Samples per step. [default: dp × micro_batch × pp]")] = None
+    precision: Annotated[str, typer.Option(help="fp32, tf32, bf16 or fp16 (autocast).")] = "fp32"
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, nesterov, adagrad, adam or adamw.")] = "adamw"
+    clip: Annotated[str | None, typer.Option(help="global: gradients by their norm.", metavar="none|global")] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto"
+    framework: Annotated[str, typer.Option(help="torch, jax or tensorflow.")] = "torch"
+    software: Annotated[str, typer.Option(help="Whose gradient buckets DDP fills.", metavar="NAME|FILE")] = "pytorch-eager"
+    compiled: Annotated[bool, typer.Option("--compile", help="Run under torch.compile.")] = False
+    seconds: Annotated[float | None, typer.Option(help="Repeats of a case, in seconds. [default: 4 on a cpu, 3 on a GPU]")] = None
+    energy: Annotated[bool, typer.Option("--energy", help="Measure joules too: 6 s more a case.")] = False
+    trace: Annotated[Path | None, typer.Option(help="Folder for a Chrome trace of one step of each case.", metavar="DIR")] = None
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0
+    out: Annotated[Path, typer.Option(help="Measurements, appended to; a next start resumes.", metavar="FILE")] = Path("measurements.jsonl")
+    json: Annotated[bool, typer.Option("--json", help="Print the records as JSON, in SI units.")] = False
 
 
 def takes(*groups: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

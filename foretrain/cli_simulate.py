@@ -48,8 +48,8 @@ def run_simulate(options: JobOptions, layout: LayoutOptions, only: SimulateOptio
     return DOES_NOT_FIT
 
 
-def refuse_endless(job: Job, detail: str) -> None:
-    """Refuse a timeline that nothing could hold or open, before it is played.
+def refuse_endless(job: Job, detail: str, option: str = "--out") -> None:
+    """Refuse a timeline that nothing could hold or open, before it is played; `option` is what asks for it.
 
     Raises:
         UsageError: where it would have more than `LONGEST_TIMELINE` slices.
@@ -62,8 +62,8 @@ def refuse_endless(job: Job, detail: str) -> None:
     if microbatches * per_microbatch > LONGEST_TIMELINE:
         most = int(LONGEST_TIMELINE // per_microbatch) * plan.dp * plan.micro_batch
         raise UsageError(
-            f"--out: a timeline of {microbatches:,} micro-batches would have {microbatches * per_microbatch:,.0f} slices, above "
-            f"{LONGEST_TIMELINE:,}; use a global batch of at most {most:,}, or leave out --out"
+            f"{option}: a timeline of {microbatches:,} micro-batches would have {microbatches * per_microbatch:,.0f} slices, above "
+            f"{LONGEST_TIMELINE:,}; use a global batch of at most {most:,}, or leave out {option}"
         )
 
 

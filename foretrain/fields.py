@@ -54,7 +54,7 @@ WORDS = {
     "attention": ("unfused", *KERNELS),
     "fused": (
         "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
-        "batch_norm_relu", "batch_norm_add_relu", "add_relu",
+        "batch_norm_relu", "batch_norm_add_relu", "add_relu", "interaction",
     ),
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),
@@ -112,6 +112,7 @@ def bounds_of(name: str) -> Bounds:
         "cap_w": Bounds(unit, 0.0, 1e7, above_zero=True),
         "highest_voltage": Bounds(unit, 1.0, 3.0, above_zero=True),
         "math_share": Bounds(unit, 0.0, 1.0, above_zero=True),
+        "padding_share": Bounds(unit, 0.0, 1.0, above_zero=False),
         "memory_share": Bounds(unit, 0.0, 1.0, above_zero=False),
         "supply_efficiency": Bounds(unit, 0.5, 1.0, above_zero=True),
         "winograd": Bounds(unit, 1.0, 4.0, above_zero=True),

@@ -23,12 +23,13 @@ def key_of(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in _STRIPPED if name.endswith(suffix)), name)
 
 
-def _figure_schema(value: dict[str, Any]) -> dict[str, Any]:
+def figure_schema(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of a figure: a value of this schema, and its source."""
     properties = {"value": value, "source": {"type": "string", "description": "a key of the table `sources`"}}
     return {"type": "object", "properties": properties, "required": ["value", "source"], "additionalProperties": False}
 
 
-def _written(given: Any) -> Any:
+def written(given: Any) -> Any:
     """Return the value of a figure whose source is in order."""
     if not isinstance(given, Figure):
         raise ValueError(f"a number needs its source; write {{value: {given}, source: KEY}}, KEY being one of the table `sources`")
@@ -48,21 +49,21 @@ def _text(value: Any) -> str:
 
 
 def _number(given: Any, info: ValidationInfo) -> float:
-    return read_number(str(info.field_name), _text(_written(given)))
+    return read_number(str(info.field_name), _text(written(given)))
 
 
 def _count(given: Any) -> int:
-    return read_count(_text(_written(given)))
+    return read_count(_text(written(given)))
 
 
 def _numbers(given: Any, info: ValidationInfo) -> tuple[float, ...]:
-    return tuple(read_number(str(info.field_name), _text(value)) for value in _list(_written(given)))
+    return tuple(read_number(str(info.field_name), _text(value)) for value in _list(written(given)))
 
 
 def _pairs(given: Any) -> tuple[tuple[int, int], ...]:
-    pairs = [[read_count(_text(size), greatest=65536) for size in _list(pair)] for pair in _list(_written(given))]
+    pairs = [[read_count(_text(size), greatest=65536) for size in _list(pair)] for pair in _list(written(given))]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"{_written(given)!r} is no list of pairs; write it as [[256, 128], [128, 128]]")
+        raise ValueError(f"{written(given)!r} is no list of pairs; write it as [[256, 128], [128, 128]]")
     return tuple((rows, columns) for rows, columns in pairs)
 
 
@@ -73,11 +74,11 @@ def _list(value: Any) -> list[Any]:
 
 
 _SCALAR = {"type": ["string", "number"]}
-Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(_figure_schema(_SCALAR))]
-Count = Annotated[int, BeforeValidator(_count), WithJsonSchema(_figure_schema({"type": ["string", "integer"]}))]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), WithJsonSchema(_figure_schema({"type": "array", "items": _SCALAR}))]
+Number = Annotated[float, BeforeValidator(_number), WithJsonSchema(figure_schema(_SCALAR))]
+Count = Annotated[int, BeforeValidator(_count), WithJsonSchema(figure_schema({"type": ["string", "integer"]}))]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), WithJsonSchema(figure_schema({"type": "array", "items": _SCALAR}))]
 _PAIRS = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}
-Pairs = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_pairs), WithJsonSchema(_figure_schema(_PAIRS))]
+Pairs = Annotated[tuple[tuple[int, int], ...], BeforeValidator(_pairs), WithJsonSchema(figure_schema(_PAIRS))]
 
 
 def one_of(*known: str) -> Any:

@@ -34,7 +34,13 @@ MAY_IMPORT = {
     "api": {"validate", "charts"} | SIM,
     "cli": {"api", "cli", "validate", "charts"} | SIM,
 }
-ONLY_IN = {"torch": ("models/trace.py", "models/trace_", "validate/"), "timm": ("models/trace_timm.py",), "simpy": ("sim/",)}
+ONLY_IN = {
+    "torch": ("models/trace.py", "models/trace_", "validate/"),
+    "timm": ("models/trace_timm.py",),
+    "simpy": ("sim/",),
+    "jax": ("validate/training/jax_",),
+    "tensorflow": ("validate/training/tf_",),
+}
 
 
 def part_of(name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from foretrain.errors import ProfileError
+from foretrain.hardware.measured import Measured
 from foretrain.units import show
 
 
@@ -126,6 +127,13 @@ class AcceleratorPower:
     busy_w: float
     """Added while any kernel runs: clock tree, schedulers, instruction issue, caches."""
 
+    rest_w: float = 0.0
+    """Drawn where no program holds it, so that clocks and memory rest (0: as much as `idle_w`, which is drawn while a program waits)."""
+    operand_j_per_byte: float = 0.0
+    """What bringing operands of products through the caches to the units takes; small tiles bring them more often."""
+
+    padding_share: float = 1.0
+    """Of the energy of a FLOP, what one costs that only pads a tile: its operands are zeros, and little but control switches."""
     clocks: ClockCurve | None = None
     cap_w: float | None = None
     clock_hz: float | None = None
@@ -167,6 +175,8 @@ class Accelerator:
     power: AcceleratorPower
     convolution: ConvolutionCurve | None = None
     """None: convolutions run as the products that they are."""
+    measured: Measured | None = None
+    """Kernels that were measured, which stand for the curves near them."""
     assumed: tuple[str, ...] = ()
     """Fields of the profile whose source is memory or an estimate, for the 'assumed' line of a prediction."""
 

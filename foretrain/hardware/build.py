@@ -31,6 +31,7 @@ def accelerator(file: AcceleratorFile, data: Any, default_key: str) -> Accelerat
         host_bytes_per_s=file.host_bytes_per_s,
         power=file.power.power(),
         convolution=None if file.convolution is None else file.convolution.curve(),
+        measured=None if file.measured is None else file.measured.tables(),
         assumed=assumed(data, file),
     )
 
@@ -46,6 +47,7 @@ def node(file: NodeFile, data: Any, default_key: str) -> Node:
         nics=file.nics,
         nic_bytes_per_s=file.nic_bytes_per_s,
         host_w=file.host_w,
+        host_busy_w=file.host_busy_w,
         nic_w=file.nic_w,
         switch_w=file.switch_w,
         fan_w=file.fan_w,

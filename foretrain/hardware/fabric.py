@@ -72,6 +72,12 @@ class Fabric:
     """Injection bandwidth of a pod over that of its links to other pods."""
     wraparound: int = 0
     """Shortest axis of a torus whose ends are joined."""
+    measured: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...] = ()
+    """Collectives and sends that were measured inside a domain, by their kind: rows of ranks, bytes of the full tensor, seconds."""
+
+    def rows(self, kind: str) -> tuple[tuple[float, ...], ...]:
+        """Return what was measured of a kind of collective, or of sends."""
+        return next((rows for name, rows in self.measured if name == kind), ())
 
     def __post_init__(self) -> None:
         """Refuse an island that nothing leads out of."""

@@ -22,6 +22,8 @@ class Node:
     """Host draw beside the accelerators while training: CPUs, memory, storage, and of the next four whatever is 0 or 1 there."""
     usd_per_hour: float
     """Rental price of the whole node."""
+    host_busy_w: float = 0.0
+    """Added to it while the host feeds accelerators that train, where `host_w` is that of an idle node."""
     nic_w: float = 0.0
     """Draw of the NICs with their optics, together."""
     switch_w: float = 0.0

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from foretrain.fields import KERNELS, words_of
 from foretrain.hardware.accelerator import AcceleratorPower, ClockCurve, ConvolutionCurve, ConvolutionRates
+from foretrain.hardware.measured_schema import MeasuredFile, Messages
 from foretrain.quantity import Count, Number, Numbers, Pairs, ProfileFile, Strict, one_of
 
 Dtype = one_of("fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4")
@@ -107,6 +108,9 @@ class PowerFile(Strict):
     memory_j_per_byte: Number = Field(description="energy and carbon")
     link_j_per_byte: Number = Field(description="energy and carbon")
     busy_w: Number = Field(description="energy and carbon")
+    rest_w: Number = 0.0
+    operand_j_per_byte: Number = 0.0
+    padding_share: Number = 1.0
     clocks: ClocksFile | None = None
     cap_w: Number | None = None
     clock_hz: Number | None = None
@@ -140,6 +144,7 @@ class AcceleratorFile(ProfileFile):
     host_bytes_per_s: Number = Field(alias="host_bandwidth")
     power: PowerFile = Field(description="energy, carbon and power caps")
     convolution: ConvolutionFile | None = Field(default=None, description="convolutions")
+    measured: MeasuredFile | None = None
 
 
 class ProtocolFile(Strict):
@@ -172,6 +177,7 @@ class FabricFile(ProfileFile):
     pod: Count = 0
     oversubscription: Number = 1.0
     wraparound: Count = 0
+    measured: Messages = ()
 
     @model_validator(mode="after")
     def _beyond_the_island(self) -> Self:
@@ -206,6 +212,7 @@ class NodeFile(ProfileFile):
     nics: Count = Field(description="collectives between nodes")
     nic_bytes_per_s: Number = Field(alias="nic_bandwidth", description="collectives between nodes")
     host_w: Number = Field(description="energy and carbon")
+    host_busy_w: Number = 0.0
     nic_w: Number = 0.0
     switch_w: Number = 0.0
     fan_w: Number = 0.0

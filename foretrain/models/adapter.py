@@ -80,7 +80,7 @@ class Adapter(Op):
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes of the input, kept once for all that read it, and of the thin result."""
         rows, ins, _ = self._shape(layout)
-        shared = layout.sequence_cut if self.cut == "column" else 1
+        shared = layout.input_cut if self.cut == "column" else 1
         return rows * (ins / shared * self.saves_input + self.rank) * layout.element_bytes
 
     def _degrees(self, tp: int) -> tuple[int, int]:

@@ -8,6 +8,9 @@ from foretrain.models.matmul import divided
 from foretrain.models.ops import Kernel, Layout, Op
 from foretrain.models.stream import stream_kernel
 
+GATHER = (("gather", 1.0),)
+SCATTER = (("scatter", 1.0),)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding(Op):
@@ -40,14 +43,15 @@ class Embedding(Op):
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the gather: rows are read and written; with several ranks, one more kernel reads and blanks what others hold."""
         passes, launches = (2, 1) if layout.tp == 1 else (4, 2)
-        return (stream_kernel(self.name, passes * self._rows_bytes(layout), launches),)
+        return (stream_kernel(self.name, passes * self._rows_bytes(layout), launches, GATHER),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the scatter into a dense gradient: the table is blanked, then the rows are read, added and written."""
         if not self.trained:
             return ()
         table_bytes = divided(self.vocab, layout.tp, self.pad_to) * self.width * layout.element_bytes
-        return (replace(stream_kernel(f"{self.name}.wgrad", 3 * self._rows_bytes(layout) + table_bytes, 2), weight_grad=True),)
+        moved = 3 * self._rows_bytes(layout) + table_bytes
+        return (replace(stream_kernel(f"{self.name}.wgrad", moved, 2, SCATTER), weight_grad=True),)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return nothing: the tokens are the batch itself."""

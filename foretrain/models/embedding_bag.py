@@ -41,15 +41,15 @@ class EmbeddingBags(Op):
     def forward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return one kernel for all tables: rows are read, sums written."""
         moved = self._looked_up(layout) * ROW_BYTES + self._sums(layout) * layout.element_bytes
-        return (stream_kernel(self.name, moved),)
+        return (replace(stream_kernel(self.name, moved), scattered=True),)
 
     def backward(self, layout: Layout) -> tuple[Kernel, ...]:
         """Return the scatter: sharded rows are read and written once more; a dense gradient is blanked first."""
         moved = self._sums(layout) * layout.element_bytes + 2 * self._looked_up(layout) * ROW_BYTES
         if self.sharded:
             # Look-ups are sorted by row before, so that equal rows are updated once: numbers, too few bytes to count.
-            return (replace(stream_kernel(f"{self.name}.update", moved, 2), weight_grad=True),)
-        return (replace(stream_kernel(f"{self.name}.wgrad", moved + self.parameters * ROW_BYTES, 2), weight_grad=True),)
+            return (replace(stream_kernel(f"{self.name}.update", moved, 2), weight_grad=True, scattered=True),)
+        return (replace(stream_kernel(f"{self.name}.wgrad", moved + self.parameters * ROW_BYTES, 2), weight_grad=True, scattered=True),)
 
     def saved_bytes(self, layout: Layout) -> float:
         """Return nothing: the row numbers are the batch itself."""

@@ -9,6 +9,9 @@ from foretrain.models.casts import Casts
 from foretrain.models.ops import Gemm, Kernel, KernelKind, Layout, Op
 from foretrain.models.stream import stream_kernel
 
+REDUCE = (("reduce", 1.0),)
+"""The class of what only sums."""
+
 Cut = Literal["column", "row", "none"]
 
 
@@ -96,7 +99,8 @@ class Linear(Op):
         rows, width, depth = self._shape(layout)
         data = self._product(f"{self.name}.dgrad", Gemm(batch=1, m=rows, n=depth, k=width), layout)
         weight = replace(self._product(f"{self.name}.wgrad", Gemm(batch=1, m=width, n=depth, k=rows), layout), weight_grad=True)
-        bias = replace(stream_kernel(f"{self.name}.bias_grad", rows * width * layout.element_bytes), weight_grad=True)
+        moved = rows * width * layout.element_bytes
+        bias = replace(stream_kernel(f"{self.name}.bias_grad", moved, classes=REDUCE), weight_grad=True)
         made = (bias,) * (self.bias and self.trained) + (data,) * self.input_grad + (weight,) * self.trained
         return self._casts_again(rows, width, depth) + made
 
@@ -116,7 +120,7 @@ class Linear(Op):
         """Return the bytes of the input, and of the output where `saves_output`."""
         input_bytes = output_bytes = 0.0
         if self.saves_input and self.trained:
-            shared = layout.tp if self.cut == "row" else layout.sequence_cut
+            shared = {"row": layout.tp, "column": layout.input_cut, "none": layout.sequence_cut}[self.cut]
             few = self.casts.saved_bytes if self.casts is not None else None
             input_bytes = self.in_features / shared * (layout.element_bytes if few is None else few)
         if self.saves_output:

@@ -68,6 +68,8 @@ class Model:
     assumed: tuple[str, ...] = ()
     uncut: Mapping[str, str] = field(default_factory=dict)
     """Why it cannot be cut: by `pipeline` or by `tensor`; empty where it can, or the reason is evident."""
+    autocast: str | None = None
+    """The precision under whose automatic casts it was traced: what it moves holds for that alone."""
 
     @property
     def depth(self) -> int:

@@ -43,10 +43,11 @@ NOTHING = Amount()
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One direction: kernels launched, and what they read and write."""
+    """One direction: kernels launched, what they read and write, and the shares of that by class of op, where it is no elementwise one."""
 
     launches: int = 0
     moved: Amount = NOTHING
+    classes: tuple[tuple[str, float], ...] = ()
 
 
 UNRUN = Pass()
@@ -95,4 +96,4 @@ class Moves(Op):
         done = fused if fused is not None and POINTWISE in layout.fused else eager
         if not done.launches:
             return ()
-        return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches),)
+        return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches, done.classes),)

@@ -116,7 +116,7 @@ def _listed(kind: Any, value: Any, where: str) -> Any:
     parts = _list(value, where)
     if len(parts) > len(kinds):
         raise ModelError(f"{where} has {len(parts)} parts; {kind.__name__} has {', '.join(kinds)}")
-    filled = [*parts, *[[] if hint is Amount else 0 for hint in list(kinds.values())[len(parts) :]]]
+    filled = [*parts, *[0 if hint in _SCALARS else [] for hint in list(kinds.values())[len(parts) :]]]
     return kind(**{name: _read(hint, one, where) for (name, hint), one in zip(kinds.items(), filled, strict=True)})
 
 

@@ -14,6 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 FP32_BYTES = 4.0
+WIDE = " in 32 bits"
+"""Ends the class of a memory-bound kernel that stays in fp32 where the compute dtype has 16 bits."""
 
 
 class KernelKind(IntEnum):
@@ -56,10 +58,18 @@ class Layout:
         """Return the bytes of an element in the kernels of a pattern."""
         return FP32_BYTES if pattern in self.wide else self.element_bytes
 
+    regathers: bool = True
+    """Whether backward gathers the rows of a region's input again, which then rests shared."""
+
     @property
     def sequence_cut(self) -> int:
         """Ranks that share the rows of a tensor outside the tensor-parallel regions."""
         return self.tp if self.sequence_parallel else 1
+
+    @property
+    def input_cut(self) -> int:
+        """Ranks that share the rows of what is kept of a tensor-parallel region's input."""
+        return self.sequence_cut if self.regathers else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +162,12 @@ class Kernel:
     convolution: Convolution | None = None
     weight_grad: bool = False
     """Makes a gradient of weights, which nothing else of the backward pass waits for."""
+    scattered: bool = False
+    """Reads or writes rows from all over the memory, which no fusion with another kernel spares."""
     dtype: str | None = None
     """Of its math, where that is not the compute dtype."""
+    classes: tuple[tuple[str, float], ...] = ()
+    """Shares of what it moves by class of op (norm, softmax, ...), where that is no elementwise one."""
 
 
 class Op(ABC):
@@ -231,7 +245,8 @@ class Boundary:
     `enter` is Megatron's f: forward nothing, backward all-reduce (with sequence parallelism: all-gather, reduce-scatter).
     `leave` is g: forward all-reduce, backward nothing (with sequence parallelism: reduce-scatter, all-gather).
     `exchange` swaps what each rank has for what it needs, there and back: an all-to-all in both directions, among the data-parallel
-    replicas or, free when ep = 1, the ranks that share the experts (`among`). `beside` names an op that it can run beside.
+    replicas or, free when ep = 1, the ranks that share the experts (`among`). `beside` is what the names of the ops begin with that it can
+    run beside.
     `loss` is the vocabulary-parallel loss: three small all-reduces of `elements` fp32 numbers each, forward only (maximum, target
     logit, sum of exponentials).
     Source: Narayanan et al., arXiv:2104.04473, section 2.3; Korthikanti et al., arXiv:2205.05198, section 4.2.2.

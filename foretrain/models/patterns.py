@@ -13,7 +13,7 @@ from foretrain.models.stream import Traffic
 
 FUSION_PATTERNS = frozenset({
     "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "batch_norm_relu",
-    "batch_norm_add_relu", "add_relu",
+    "batch_norm_add_relu", "add_relu", "interaction",
 })  # fmt: skip
 """The names that `Layout.fused` may hold and that some op listens to."""
 

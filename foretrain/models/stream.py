@@ -47,9 +47,11 @@ class Traffic:
         )
 
 
-def stream_kernel(name: str, moved_bytes: float, launches: int = 1) -> Kernel:
+def stream_kernel(name: str, moved_bytes: float, launches: int = 1, classes: tuple[tuple[str, float], ...] = ()) -> Kernel:
     """Return a kernel that only moves bytes. Its few vector operations are not counted: FLOPs are those of matrix products."""
-    return Kernel(name=name, kind=KernelKind.STREAM, flop=0.0, model_flop=0.0, moved_bytes=moved_bytes, launches=launches)
+    return Kernel(
+        name=name, kind=KernelKind.STREAM, flop=0.0, model_flop=0.0, moved_bytes=moved_bytes, launches=launches, classes=classes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

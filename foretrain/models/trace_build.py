@@ -15,12 +15,12 @@ from foretrain.models.moves import NOTHING, Amount, Moves, Pass
 from foretrain.models.ops import Op
 from foretrain.models.product import Product, Size
 from foretrain.models.recurrent import Recurrent
-from foretrain.models.trace_chains import Uses, chains, needed
+from foretrain.models.trace_chains import Uses, chains, classes_of, needed
 from foretrain.models.trace_cuts import Segment
 from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_fit import Fit
 from foretrain.models.trace_run import Run
-from foretrain.models.trace_weights import Owners
+from foretrain.models.trace_weights import Owners, weight_casts
 
 
 class Builder:
@@ -47,7 +47,7 @@ class Builder:
             elif record.kind != "view":
                 before, waiting = needed(waiting, record)
                 found += [*self._moves(before), *self._product(record)]
-        return (*found, *self._moves(waiting))
+        return (*found, *self._moves(waiting), *weight_casts(self.runs[0], segment.first, segment.last))
 
     def unused(self) -> tuple[Op, ...]:
         """Return a place for the parameters that no op reads; they get no gradient."""
@@ -67,9 +67,9 @@ class Builder:
         """Yield a chain as one op, and a place for its frozen parameters where others are trained."""
         name = self._name(chain[0])
         pairs = [(record, self._twin(record)) for record in chain]
-        forward = Pass(sum(one.launches for one in chain), self._amount(pairs, lambda one: [*one.reads, *one.writes], name))
+        forward = self._pass(pairs, name)
         grads = [(a, b) for one, two in pairs for a, b in self._grads(one, two, name)]
-        backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
+        backward = self._pass(grads, name)
         saved = self._amount(pairs, lambda one: one.saved, name)
         weights = self.owners.take(one.storage for record in chain for one in record.reads)
         trained = sum(one.numel for one in weights if one.trained)
@@ -244,7 +244,7 @@ class Builder:
         weights = self.owners.take(one.storage for one in (*record.reads, *(Data(s, 0, 0) for s in _operands(record))))
         trained = sum(one.numel for one in weights if one.trained)
         frozen = sum(one.numel for one in weights if not one.trained)
-        backward = Pass(sum(a.launches for a, _ in grads), self._amount(grads, lambda one: [*one.reads, *one.writes], name))
+        backward = self._pass(grads, name)
         kept = self.fit.amount([record.saved[i] for i in saved], [twin.saved[i] for i in saved], name)
         if backward.launches or kept != NOTHING or trained:
             yield Moves(name=f"{name}.besides", backward_pass=backward, saved=kept, parameters=trained)
@@ -257,6 +257,11 @@ class Builder:
             raise ModelError(f"{name}: {record.name} multiplies matrices in backward in a way that has no formula here")
         pairs = zip(record.grads, twin.grads, strict=False)
         return [(a, b) for a, b in pairs if a.kind == "moves"]
+
+    def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
+        moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
+        element_bytes = self.runs[0].recorder.compute.itemsize
+        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs], element_bytes))
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from foretrain.models.ops import FP32_BYTES, WIDE
 from foretrain.models.trace_data import Data, Record
+from foretrain.models.trace_rules import CLASSES
 from foretrain.models.trace_run import Run
 
 
@@ -74,6 +77,19 @@ def chains(records: Sequence[Record], weights: Iterable[int]) -> list[list[Recor
         members = [one for _, group in joined for one in group]
         found = [*kept, (touched.union(*(group for group, _ in joined)), [*members, record])]
     return sorted((sorted(group, key=lambda one: one.number) for _, group in found), key=lambda group: group[0].number)
+
+
+def classes_of(records: Sequence[Record], element_bytes: int) -> tuple[tuple[str, float], ...]:
+    """Return the shares of what records move by class of op, where it is no elementwise one."""
+    moved: dict[str, float] = defaultdict(float)
+    for record in records:
+        touched = (*record.reads, *record.writes)
+        narrow, wide = sum(one.elements for one in touched) * element_bytes, sum(one.octets for one in touched)
+        name = CLASSES.get(record.name, "")
+        moved[name + WIDE if name and element_bytes < FP32_BYTES and wide > narrow else name] += narrow + wide
+    total = sum(moved.values())
+    shares = {name: round(part / total, 5) for name, part in sorted(moved.items()) if name and total}
+    return tuple((name, share) for name, share in shares.items() if share)
 
 
 def needed(records: Sequence[Record], product: Record) -> tuple[list[Record], list[Record]]:

@@ -40,6 +40,19 @@ def build_module(where: str) -> torch.nn.Module:
     return module
 
 
+def whole_module(where: str) -> torch.nn.Module:
+    """Return what the factory at `package.module:factory` builds, with the values of its weights: to be trained, not traced.
+
+    Raises:
+        UsageError: where there is no such factory, it fails, or it builds no module.
+    """
+    found = _factory(where)
+    module = found if isinstance(found, torch.nn.Module) or not callable(found) else _built(where, found)
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"{where} gives {shortened(module)}, no torch.nn.Module; give a function or class that returns one")
+    return module
+
+
 def example(shape: str, dtype: str) -> Any:
     """Return an input without data, such as `2x3x224x224` of `float32`.
 

@@ -19,8 +19,9 @@ from foretrain.models.trace_tensor import head_cut, stem_cut, tensor_cut
 
 
 def trace_module(
-    module: torch.nn.Module, example_inputs: Any, *, loss: Callable[[Any], Any] | None, name: str | None, item: str | None
-) -> Model:
+    module: torch.nn.Module, example_inputs: Any, *, loss: Callable[[Any], Any] | None, name: str | None, item: str | None,
+    autocast: str | None = None,
+) -> Model:  # fmt: skip
     """Return the model that a module is: what `from_module` says, and raises."""
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{module!r:.100} is no torch.nn.Module; give one, such as torch.nn.Linear(8, 8)")
@@ -35,13 +36,15 @@ def trace_module(
         # What a module works out once and keeps, it works out in its first run only; what it makes of no tensor at all, it makes with
         # values where it is small, which may differ from batch to batch. Neither happens the second time.
         for shapes in (Shapes(), Shapes(largest_constant=0)):
-            first, second = (run_module(module, with_samples(inputs, own, count), count, loss, shapes) for count in (samples, 2 * samples))
+            first, second = (
+                run_module(module, with_samples(inputs, own, count), count, loss, shapes, autocast) for count in (samples, 2 * samples)
+            )
             unlike = _unlike(label, first, second)
             if not unlike:
                 break
         else:
             raise ModelError(unlike)
-        return _model(module, label, first, second, seq_len, image_size)
+        return replace(_model(module, label, first, second, seq_len, image_size), autocast=autocast)
 
 
 def _model(  # a module, its two runs and what a sample is

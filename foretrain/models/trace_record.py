@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from foretrain.errors import ModelError
 from foretrain.models.trace_constants import Constants
 from foretrain.models.trace_data import Call, Data, Record
-from foretrain.models.trace_rules import LAUNCHES, READS, has_no_formula, is_fusible, is_product
+from foretrain.models.trace_rules import LAUNCHES, PICKED, READS, has_no_formula, is_fusible, is_product
 from foretrain.models.trace_shapes import META, OpInfo, Shapes
 from foretrain.models.trace_sizes import measure
 
@@ -41,6 +41,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self._owner: Record | None = None
         self.quiet: set[int] = set()
         """Parameters and buffers, which nobody keeps for backward: they are there anyway."""
+        self.cast: dict[int, int] = {}
+        """Records at which a parameter was first cast to fewer bits, by its storage."""
+        self._stands_for: dict[int, int] = {}
 
     @property
     def path(self) -> str:
@@ -59,7 +62,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         number: int = held._cdata
         if number not in self._alive:
             self._alive[number] = held
-        return number
+        return self._stands_for.get(number, number)
+
+    def stand_in(self, copy: Any, weight: Any) -> None:
+        """Take a copy of a parameter in fewer bits for the parameter itself, and note that it was cast here."""
+        storage = self.storage(weight)
+        self._stands_for[self.storage(copy)] = storage
+        self.cast[storage] = len(self.records)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -152,6 +161,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
             return Data(storage, count, 0)
         return Data(storage, 0, count * tensor.element_size())
 
+    def _picked(self, name: str, tensors: Sequence[Any]) -> Iterator[Data]:
+        """Yield what is read of tensors: all of them, but of data that positions pick from no more than there are positions."""
+        found = [self.data(one) for one in tensors]
+        where = PICKED.get(name)
+        if where is not None and where < len(tensors):
+            most, before = tensors[where].numel(), found[where - 1]
+            size = tensors[where - 1].element_size()
+            found[where - 1] = Data(before.storage, min(before.elements, most), min(before.octets, most * size))
+        yield from found
+
     # ── ops ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -213,7 +232,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self.add(record)
 
     def _fill(self, record: Record, info: OpInfo, tensors: Sequence[Any], result: Any, args: Any) -> None:
-        record.reads = _once(self.data(one) for one in tensors)
+        record.reads = _once(self._picked(info.name, tensors))
         results = [result] if isinstance(result, torch.Tensor) else [one for one in result or () if isinstance(one, torch.Tensor)]
         record.writes = [self.data(one) for one in results]
         record.launches = LAUNCHES.get(info.name, 1)

@@ -47,6 +47,37 @@ LAUNCHES = MappingProxyType({
 })  # fmt: skip
 """Kernels that an op launches, where that is not one."""
 
+PICKED = MappingProxyType({
+    "nll_loss_forward": 1, "nll_loss2d_forward": 1, "nll_loss_backward": 2, "nll_loss2d_backward": 2, "gather": 1,
+})  # fmt: skip
+"""Ops that read of their data only what positions pick out, and which of their tensors those are."""
+CLASSES = MappingProxyType({
+    **dict.fromkeys(("gelu", "silu", "tanh", "sigmoid", "exp", "erf", "log", "pow", "softplus", "mish", "elu"), "activation"),
+    **dict.fromkeys(("gelu_backward", "silu_backward", "tanh_backward", "sigmoid_backward", "elu_backward"), "activation_backward"),
+    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "native_group_norm"), "norm"),
+    **dict.fromkeys(("native_layer_norm_backward", "_fused_rms_norm_backward", "native_group_norm_backward"), "norm_backward"),
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional", "cudnn_batch_norm"), "batch_norm",
+    ),
+    "native_batch_norm_backward": "batch_norm_backward",
+    "_softmax": "softmax", "_softmax_backward_data": "softmax_backward",
+    "_log_softmax": "log_softmax", "_log_softmax_backward_data": "log_softmax_backward",
+    **dict.fromkeys(("nll_loss_forward", "nll_loss_backward", "nll_loss2d_forward", "nll_loss2d_backward"), "loss"),
+    **dict.fromkeys(("sum", "mean", "var", "var_mean", "amax", "linalg_vector_norm"), "reduce"),
+    **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool3d_with_indices"), "pool"),
+    **dict.fromkeys(
+        (
+            "max_pool2d_with_indices_backward", "avg_pool2d_backward", "_adaptive_avg_pool2d_backward",
+            "max_pool3d_with_indices_backward",
+        ),
+        "pool_backward",
+    ),
+    **dict.fromkeys(("embedding", "index", "index_select", "gather"), "gather"),
+    **dict.fromkeys(("embedding_dense_backward", "index_put", "index_add", "scatter_add", "scatter"), "scatter"),
+    **dict.fromkeys(("copy", "clone", "cat", "_to_copy", "stack"), "copy"),
+})  # fmt: skip
+"""Classes of memory-bound ops that are no plain elementwise ones, as a calibration measures them."""
+
 # What a compiler's scheduler cannot join with its neighbours: kernels of a library, or scattered and ordered access.
 _ALONE = (
     "pool", "upsample", "embedding", "index", "scatter", "sort", "topk", "cumsum", "cumprod", "grid_sampler", "im2col", "col2im", "unfold",

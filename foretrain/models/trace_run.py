@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from foretrain.errors import ForetrainError, ModelError
+from foretrain.models.trace_autocast import DTYPES, Autocast
 from foretrain.models.trace_calls import Calls
 from foretrain.models.trace_record import Recorder
 from foretrain.models.trace_shapes import META, Shapes
@@ -41,19 +42,22 @@ class Run:
     outputs: frozenset[int]
 
 
-def run_module(module: Any, inputs: Any, samples: int, loss: Callable[[Any], Any] | None, shapes: Shapes) -> Run:
-    """Return the record of one forward and backward pass of `samples` samples.
+def run_module(
+    module: Any, inputs: Any, samples: int, loss: Callable[[Any], Any] | None, shapes: Shapes, autocast: str | None = None
+) -> Run:
+    """Return the record of one forward and backward pass of `samples` samples, under autocast to a precision where one is named.
 
     Raises:
         ModelError: where the module fails on these inputs, with the innermost module that did.
     """
     state = _as_shapes(module)
-    recorder = Recorder(module, compute_dtype(module), shapes)
+    few = None if autocast is None else DTYPES[autocast]
+    recorder = Recorder(module, few or compute_dtype(module), shapes)
     weights = _weights(module, state, recorder)
     for tensor in state.values():
         recorder.ignore(tensor)
     try:
-        with recorder.watching(), Calls(recorder):
+        with recorder.watching(), Calls(recorder), contextlib.nullcontext() if few is None else Autocast(recorder, few):
             outputs = torch.func.functional_call(module, state, tuple(inputs)) if state else module(*inputs)
             outputs = outputs if loss is None else loss(outputs)
             recorder.finish_forward()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from foretrain.models.moves import Amount, Moves, Pass
 from foretrain.models.trace_data import Record
-from foretrain.models.trace_run import Weight
+from foretrain.models.trace_run import Run, Weight
+
+FP32_BYTES = 4
+WHOLLY_COPIES = (("copy", 1.0),)
 
 
 class Owners:
@@ -46,3 +50,13 @@ class Owners:
         mine = bias is not None and added not in self._given and bias.trained == trained and record.shape["added_grad"] == trained
         self.take([storage for storage, is_own in ((right, own), (added, mine)) if is_own and storage is not None])
         return own, mine
+
+
+def weight_casts(run: Run, first: int, last: int) -> tuple[Moves, ...]:
+    """Return the casts of the weights that records `first` to `last` (exclusive) use in fewer bits, once a pass, and their gradients'."""
+    cast = [run.weights[one] for one, at in run.recorder.cast.items() if one in run.weights and first <= at < last]
+    if not cast:
+        return ()
+    count = sum(one.numel for one in cast)
+    one_way = Pass(len(cast), Amount(once_elements=count, once_octets=FP32_BYTES * count), WHOLLY_COPIES)
+    return (Moves(name="weight_casts", forward_pass=one_way, backward_pass=one_way),)

@@ -34,6 +34,7 @@ class Traced:
     hidden: int | None
     uncut: Mapping[str, str]
     assumed: tuple[str, ...]
+    autocast: str | None = None
 
 
 def build(spec: Traced) -> Model:
@@ -42,7 +43,7 @@ def build(spec: Traced) -> Model:
         name=spec.name, key=spec.key, seq_len=spec.seq_len, image_size=spec.image_size, hidden=spec.hidden,
         prologue=tuple(spec.blocks[one] for one in spec.prologue), epilogue=tuple(spec.blocks[one] for one in spec.epilogue),
         layers=tuple((spec.blocks[one], count) for one, count in spec.layers), tied_parameters=spec.tied_parameters,
-        tensor_dims=spec.tensor_dims, uncut=spec.uncut, assumed=spec.assumed,
+        tensor_dims=spec.tensor_dims, uncut=spec.uncut, assumed=spec.assumed, autocast=spec.autocast,
     )  # fmt: skip
 
 
@@ -64,8 +65,8 @@ def model_data(model: Model) -> dict[str, Any]:
         "layers": [[number(block), count] for block, count in model.layers],
         "epilogue": [number(block) for block in model.epilogue],
     }
+    words = {"tensor_dims": dict(model.tensor_dims), "uncut": dict(model.uncut), "assumed": list(model.assumed), "autocast": model.autocast}
     sizes = {"seq_len": model.seq_len, "image_size": model.image_size, "hidden": model.hidden, "tied_parameters": model.tied_parameters}
-    words = {"tensor_dims": dict(model.tensor_dims), "uncut": dict(model.uncut), "assumed": list(model.assumed)}
     return {
         "name": model.name, "architecture": "traced",
         **{key: value for key, value in {**sizes, **words}.items() if value}, **order,

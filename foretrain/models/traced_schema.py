@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt
 
@@ -28,6 +28,7 @@ class TracedFile(ArchitectureFile):
     image_size: Size | None = None
     hidden: Size | None = None
     uncut: dict[str, str] = Field(default_factory=dict)
+    autocast: Literal["bf16", "fp16"] | None = None
 
     def spec(self, key: str) -> Traced:
         """Return what the profile says, its ops read.
@@ -47,5 +48,5 @@ class TracedFile(ArchitectureFile):
         return Traced(
             name=self.name, key=key, blocks=blocks, prologue=self.prologue, layers=tuple((a, b) for a, b in self.layers),
             epilogue=self.epilogue, tied_parameters=self.tied_parameters, tensor_dims=self.tensor_dims, seq_len=self.seq_len,
-            image_size=self.image_size, hidden=self.hidden, uncut=self.uncut, assumed=self.assumed,
+            image_size=self.image_size, hidden=self.hidden, uncut=self.uncut, assumed=self.assumed, autocast=self.autocast,
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from foretrain.errors import PlanError
+from foretrain.errors import ModelError, PlanError
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.matmul import Linear
 from foretrain.models.model import Model
@@ -192,3 +192,16 @@ def check_deferral(model: Model, plan: Plan, last: int, microbatches: int) -> No
     order = plan.schedule.order(stage=last, stages=plan.pp, chunks=plan.vpp, microbatches=microbatches)
     if any(action.kind == INPUT for run in order for step in run.body for action in step.actions):
         raise PlanError(f"{option} schedule {plan.schedule.name} places all such gradients itself; use schedule 1f1b, or leave it off")
+
+
+def check_autocast(model: Model, recipe: Recipe) -> None:
+    """Refuse a precision that a model was not traced under.
+
+    Raises:
+        ModelError: naming both.
+    """
+    if model.autocast is not None and recipe.precision != model.autocast:
+        raise ModelError(
+            f"{model.name} was traced under autocast to {model.autocast}, and precision is {recipe.precision}; "
+            f"use precision {model.autocast}, or trace it without autocast"
+        )

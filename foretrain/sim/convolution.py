@@ -19,6 +19,15 @@ ProductTime = Callable[[Gemm, float], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A convolution as the product that runs, with its depth fill, and the `share` of the FLOPs of a direct one that it has."""
+
+    gemm: Gemm
+    fill: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Convolver:
     """Prices the math of convolutions of one dtype on one accelerator; `product_s` prices products."""
 
@@ -36,9 +45,18 @@ class Convolver:
         **Source:** Chetlur et al., cuDNN, arXiv:1410.0759, section 3 (implicit product); Lavin and Gray, arXiv:1509.09308 (Winograd).
         """
         if call.groups > 1:
-            direct = call.flop / (self.vector_flop_per_s * self.curve.direct * self._weight_loss(call))
+            direct = self._direct_s(call)
             return direct if call.in_channels == call.groups else min(direct, self._product_s(call))
         return self._product_s(call)
+
+    def product_of(self, call: Convolution) -> Product | None:
+        """Return the product that a pass runs as; None where it runs directly."""
+        if call.groups > 1 and (call.in_channels == call.groups or self._direct_s(call) < self._product_s(call)):
+            return None
+        if self.matrix is None:
+            return Product(gemm=call.gemm, fill=self.curve.vector.depth_fill, share=1.0 / self._gain(call))
+        padded = _padded(call, self.curve.channel_multiple)
+        return Product(gemm=padded.gemm, fill=self.matrix.depth_fill, share=padded.flop / call.flop)
 
     def reordered_bytes(self, kernel: Kernel) -> float:
         """Return the bytes that transposes before and after a pass move: matrix units take channels last, vector units first.
@@ -50,11 +68,16 @@ class Convolver:
             return 0.0
         return REORDER_PASSES * kernel.moved_bytes * call.maps / (call.maps + call.filters)
 
+    def _direct_s(self, call: Convolution) -> float:
+        return call.flop / (self.vector_flop_per_s * self.curve.direct * self._weight_loss(call))
+
+    def _gain(self, call: Convolution) -> float:
+        return self.curve.winograd if self.software.winograd and _winograd(call) else 1.0
+
     def _product_s(self, call: Convolution) -> float:
         curve, rates = self.curve, self.matrix or self.curve.vector
         if self.matrix is None:
-            gain = curve.winograd if self.software.winograd and _winograd(call) else 1.0
-            return self.product_s(call.gemm, rates.depth_fill) / (_rate(rates, call) * gain)
+            return self.product_s(call.gemm, rates.depth_fill) / (_rate(rates, call) * self._gain(call))
         few = curve.few_channels if min(call.in_channels, call.out_channels) < curve.channel_multiple else 1.0
         return self.product_s(_padded(call, curve.channel_multiple).gemm, rates.depth_fill) / (_rate(rates, call) * few)
 

@@ -11,6 +11,8 @@ from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, KernelKind
 from foretrain.sim.clock import Point
 from foretrain.sim.convolution import convolver
+from foretrain.sim.corrections import Corrections
+from foretrain.sim.issued import product_j_per_flop, scores_flop
 from foretrain.software.profile import Software
 
 REORDERS = 2
@@ -68,11 +70,15 @@ class Pricer:
         self.dtype = dtype
         self.attention = attention_kernel(software, accelerator)
         self._peak = accelerator.peak_flop_per_s[dtype]
+        # Kernels of fused attention multiply fp32 data on vector units; tf32 is a mode of products.
+        peaks = accelerator.peak_flop_per_s
+        self._fused_peak = peaks.get("fp32", self._peak) if dtype == "tf32" else self._peak
         self._memory_bytes_per_s = accelerator.memory_bytes_per_s * accelerator.memory.efficiency
         self.slowest = slowest_of(accelerator.spread, ranks)
         self.point = Point(hz=0.0)
-        self._known: dict[tuple[Gemm, float, bool, str], float] = {}
+        self._known: dict[tuple[Gemm, float, bool, str], tuple[float, int]] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
+        self._near = Corrections(accelerator, dtype, self._curve_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -91,12 +97,13 @@ class Pricer:
     def work(self, kernel: Kernel) -> Work:
         """Return what `kernel` costs on an idle device at the operating point."""
         point = self.point
-        math_s = self._math_s(kernel) * self.slowest * point.math_time
-        memory_s = self.stream_s(kernel.moved_bytes, kernel.launches) * self.slowest * point.memory_time
+        slowest = self.slowest * self._near.factor(kernel)
+        math_s = self._math_s(kernel) * slowest * point.math_time
+        memory_s = self.moving_s(kernel) * slowest * point.memory_time
         floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
         bound = max(math_s, memory_s) / point.duty
         reordered_bytes, reorders = self._reordered(kernel)
-        reorder_s = self.stream_s(reordered_bytes, reorders) * self.slowest * point.memory_time / point.duty
+        reorder_s = self.stream_s(reordered_bytes, reorders) * slowest * point.memory_time / point.duty
         launches = kernel.launches + reorders
         overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
         by_math = math_s >= memory_s
@@ -107,11 +114,44 @@ class Pricer:
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
             host_s=self.software.host.launch_s * launches,
-            math_j=kernel.flop * power.math_j_per_flop.get(kernel.dtype or self.dtype, 0.0) * point.math_energy,
-            memory_j=(kernel.moved_bytes + reordered_bytes) * power.memory_j_per_byte,
+            math_j=self._math_j(kernel) * point.math_energy,
+            memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
+
+    def _curve_s(self, kernel: Kernel) -> float:
+        """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
+        bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
+        return bound + self.stream_s(*self._reordered(kernel))
+
+    def _math_j(self, kernel: Kernel) -> float:
+        """Return the joules of the math of a kernel at the reference clock, on the units that it runs on."""
+        per_flop, dtype = self.accelerator.power.math_j_per_flop, kernel.dtype or self.dtype
+        each_j = per_flop.get(dtype, 0.0)
+        vector_j = per_flop.get("fp32", each_j)
+        if kernel.attention is not None:
+            return kernel.flop * each_j + scores_flop(kernel.attention, kernel.flop) * vector_j
+        if kernel.convolution is not None and self._convolver is not None:
+            run = self._convolver.product_of(kernel.convolution)
+            if run is None:
+                return kernel.flop * vector_j
+            return kernel.flop * run.share * self._product_j(run.gemm, run.fill, self.dtype, splits=True)
+        gemm = kernel.gemm if kernel.convolution is None else kernel.convolution.gemm
+        if gemm is None:
+            return kernel.flop * each_j
+        return kernel.flop * self._product_j(gemm, self.accelerator.matmul.depth_fill, dtype, splits=dtype == "fp32")
+
+    def _product_j(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> float:
+        """Return the joules per useful FLOP of a product with its best tile."""
+        _, tile = self._best(gemm, fill, dtype, splits=splits)
+        return product_j_per_flop(self.accelerator, gemm, tile, dtype)
+
+    def _memory_bytes(self, kernel: Kernel) -> float:
+        """Return the bytes that come from memory: a software whose streams outrun the memory has left the rest of them out, by fusion."""
+        if kernel.kind != KernelKind.STREAM or kernel.scattered:
+            return kernel.moved_bytes
+        return kernel.moved_bytes / max(1.0, self.software.stream_scale)
 
     def _filled(self, kernel: Kernel, *, by_math: bool) -> float:
         """Return the share of the compute units that a kernel keeps awake: units without a tile, and gaps between kernels, are gated.
@@ -128,15 +168,25 @@ class Pricer:
         blocks = gemm.batch * ceil(gemm.m / rows) * ceil(gemm.n / columns) * max(1, gemm.k // PART_DEPTH)
         return min(1.0, blocks / self.accelerator.compute_units)
 
-    def stream_s(self, moved_bytes: float, launches: int = 1) -> float:
+    def moving_s(self, kernel: Kernel) -> float:
+        """Return the time that memory takes for a kernel, at the pace of its class where that was measured."""
+        plain = self.stream_s(kernel.moved_bytes, kernel.launches, scattered=kernel.scattered)
+        return plain * self._near.slowness(kernel.classes) if kernel.classes else plain
+
+    def stream_s(self, moved_bytes: float, launches: int = 1, *, scattered: bool = False) -> float:
         """Return the time of memory-bound kernels: bytes over sustained bandwidth, with a ramp for small ones.
+
+        A software streams faster than that where it fuses kernels, so that fewer bytes move; it cannot do so with `scattered` rows.
 
         **Source:** Hockney's n-half law, Parallel Computing 17 (1991): rate = r_inf * n / (n + n_half).
         """
         if moved_bytes <= 0.0:
             return 0.0
+        scale = min(1.0, self.software.stream_scale) if scattered else self.software.stream_scale
+        if self._near.streams is not None:
+            return self._near.streams.seconds(moved_bytes / launches) * launches / scale
         ramp = self.accelerator.memory.half_bytes * launches
-        return (moved_bytes + ramp) / (self._memory_bytes_per_s * self.software.stream_scale)
+        return (moved_bytes + ramp) / (self._memory_bytes_per_s * scale)
 
     def gemm_s(self, gemm: Gemm, dtype: str | None = None) -> float:
         """Return the math time of a matrix product, by waves of output tiles over the compute units, best tile taken.
@@ -153,7 +203,10 @@ class Pricer:
         return self._best_s(gemm, fill, self.dtype, splits=True)
 
     def _best_s(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> float:
-        """Return the time with the best tile.
+        return self._best(gemm, fill, dtype, splits=splits)[0]
+
+    def _best(self, gemm: Gemm, fill: float, dtype: str, *, splits: bool) -> tuple[float, int]:
+        """Return the time with the best tile, and which it is.
 
         Where the tiles leave most units idle and the depth `splits`, each of several units sums a part of it, and the parts are added up.
 
@@ -163,7 +216,7 @@ class Pricer:
         known = self._known.get(key)
         if known is None:
             tiles = range(len(self.accelerator.matmul.tiles))
-            known = self._known[key] = min(self._tiled_s(gemm, index, fill, dtype, splits=splits) for index in tiles)
+            known = self._known[key] = min((self._tiled_s(gemm, index, fill, dtype, splits=splits), index) for index in tiles)
         return known
 
     def _tiled_s(self, gemm: Gemm, index: int, fill: float, dtype: str, *, splits: bool) -> float:
@@ -194,7 +247,7 @@ class Pricer:
         top = curve.backward if call.backward else curve.forward
         narrow = min(1.0, max(0.0, log2(128 / call.head_dim))) if call.head_dim < 128 else 0.0
         efficiency = top * (1 - narrow * (1 - curve.narrow_head)) * call.keys / (call.keys + curve.half_length)
-        return flop / (self._peak * efficiency)
+        return flop / (self._fused_peak * efficiency)
 
     def _convolution_s(self, call: Convolution) -> float:
         return self.gemm_s(call.gemm) if self._convolver is None else self._convolver.math_s(call)

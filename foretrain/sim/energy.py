@@ -21,11 +21,11 @@ OF_ACCELERATOR = ("idle", *DYNAMIC)
 
 
 def baseline_w(cluster: Cluster) -> dict[str, float]:
-    """Return the watts of one accelerator and its shares of host and network while nothing runs, by part."""
+    """Return the watts of one accelerator and its shares of host and network that a step draws whatever its instructions, by part."""
     node = cluster.node
     return {
         "idle": cluster.accelerator.power.idle_w,
-        "host": (node.host_w + node.fan_w) / node.accelerators,
+        "host": (node.host_w + node.host_busy_w + node.fan_w) / node.accelerators,
         "network": cluster.facility.network_w_per_accelerator + (node.nic_w + node.switch_w) / node.accelerators,
     }
 

@@ -85,6 +85,11 @@ def host_leg(name: str, seconds: float) -> Leg:
     return Leg(name=name, device_s=seconds, lead_s=seconds, launch_s=0.0, class_s={HOST: seconds}, joules={})
 
 
+def issue_leg(name: str, seconds: float) -> Leg:
+    """Return work of the host that the device need not wait for, while it has some of its own left."""
+    return Leg(name=name, device_s=0.0, lead_s=seconds, launch_s=seconds, class_s={}, joules={})
+
+
 def waiting(leg: Leg, busy: float, kind: str) -> Leg:
     """Return a leg that works a share `busy` of its time and waits for other ranks in the rest, which is of class `kind`."""
     if busy == 1.0:
@@ -101,9 +106,9 @@ def _shortened(cost: TransferCost, rest_s: float) -> TransferCost:
     if rest_s >= cost.total_s:
         return cost
     if rest_s <= 0.0:
-        return NOTHING
+        return replace(NOTHING, payload=cost.payload)
     share = rest_s / cost.total_s
     return TransferCost(
         latency_s=cost.latency_s * share, full_s=cost.full_s * share, port_bytes_per_s=cost.port_bytes_per_s,
-        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share,
+        network_bytes_per_s=cost.network_bytes_per_s, wire_bytes=cost.wire_bytes * share, payload=cost.payload,
     )  # fmt: skip

@@ -75,7 +75,7 @@ class Context:
             wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
             logit_kept_bytes=software.loss.kept_bytes,
             logit_beside_bytes=software.loss.cut_beside_bytes if plan.tp > 1 else software.loss.beside_bytes,
-            cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
+            regathers=software.regathers, cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
         self.governor = Governor(accelerator.power)

@@ -13,6 +13,7 @@ from math import ceil
 from foretrain.models.experts import GroupedLinear
 from foretrain.models.matmul import Linear, gemm_kernel
 from foretrain.models.model import Block
+from foretrain.models.moves import Moves
 from foretrain.models.ops import Gemm, Kernel, Op
 from foretrain.sim.optimizer_rules import (
     FP32_BYTES,
@@ -35,11 +36,11 @@ class Weight:
     hidden: bool
 
 
-def weights(blocks: Iterable[tuple[Block, bool, int]], tp: int) -> Counter[Weight]:
-    """Return the trained matrices of blocks, each said to be a layer or not and to stand for so many, and how many there are of each."""
+def weights(blocks: Iterable[tuple[Iterable[Op], bool, int]], tp: int) -> Counter[Weight]:
+    """Return the trained matrices of the ops of blocks, each said to be a layer or not and to stand for so many, and how often they are."""
     found: Counter[Weight] = Counter()
-    for block, hidden, copies in blocks:
-        for op in block.ops:
+    for ops, hidden, copies in blocks:
+        for op in ops:
             if isinstance(op, Linear | GroupedLinear) and op.trained and op.parameters:
                 found[_weight(op, hidden=hidden, tp=tp)] += copies * (op.experts if isinstance(op, GroupedLinear) else 1)
     return found
@@ -118,8 +119,15 @@ def _repeated(name: str, gemm: Gemm, times: int, element_bytes: float, dtype: st
 
 
 def trained_tensors(blocks: Iterable[Block]) -> int:
-    """Return how many parameter tensors are trained, one an op."""
-    return sum(1 for block in blocks for op in block.ops if _learns(op))
+    """Return how many parameter tensors are trained: a weight an op, and the bias of what has one; norms have both."""
+    return sum(_tensors(op) for block in blocks for op in block.ops if _learns(op))
+
+
+def _tensors(op: Op) -> int:
+    if getattr(op, "bias", False):
+        return 2 if getattr(op, "own_weight", True) else 1
+    norm = isinstance(op, Moves) and any("norm" in name for name, _ in op.forward_pass.classes)
+    return 2 if norm else 1
 
 
 def _learns(op: Op) -> bool:

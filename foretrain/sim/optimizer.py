@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from foretrain.models.ops import Kernel, KernelKind
 from foretrain.sim.matrices import products, trained_tensors
-from foretrain.sim.optimizer_rules import RULES
+from foretrain.sim.optimizer_rules import FP32_BYTES, RULES, Rule
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.state import StageState
@@ -12,8 +12,8 @@ from foretrain.software.profile import Software
 
 UNFUSED_PASSES = 2.5
 """An elementwise optimizer rereads its state for each of its operations: about 2.5 times the traffic of one fused pass (Adam
-has 12 elementwise reads and writes of fp32 state where a fused kernel has 5)."""
-UNFUSED_LAUNCHES = 12
+has 18 elementwise reads and writes of fp32 state where a fused kernel has 7)."""
+OPTIMIZER = (("optimizer", 1.0),)
 FUSED_LAUNCHES = 4
 """Norm, unscale or clip, update, clear: one multi-tensor launch each."""
 
@@ -34,7 +34,7 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
     update = gradient + 2 * (master + numbers.optimizer_bytes) + (training.parameter_bytes if training.master_bytes else 0.0)
     fused = "optimizer" in software.fused
     norm = 0.0 if recipe.clip == "none" else gradient
-    per_parameter = update * (1.0 if fused else UNFUSED_PASSES) + norm + rule.extra_bytes
+    per_parameter = (update if fused else _eager_bytes(rule, update)) + norm + rule.extra_bytes
     # The state of squares moves with the products that read it.
     differing = 0.0 if rule.sides else 2 * state.state_difference
     unscale = gradient + 4.0 if recipe.precision == "fp16" else 0.0
@@ -44,6 +44,33 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         kind=KernelKind.STREAM,
         flop=0.0,
         model_flop=0.0,
+        classes=OPTIMIZER,
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
-        launches=FUSED_LAUNCHES if fused else UNFUSED_LAUNCHES * trained_tensors(unit.block for chunk in state.units for unit in chunk),
+        launches=FUSED_LAUNCHES if fused else rule.eager_launches * _tensors(state),
     )
+
+
+def bookkeeping_s(state: StageState, recipe: Recipe, software: Software) -> float:
+    """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor."""
+    return software.host.tensor_s * RULES[recipe.optimizer].eager_launches * _tensors(state)
+
+
+def _tensors(state: StageState) -> int:
+    return trained_tensors(unit.block for chunk in state.units for unit in chunk)
+
+
+def _eager_bytes(rule: Rule, update: float) -> float:
+    """Return the bytes per parameter of an update that runs operation by operation; those of other dtypes in proportion."""
+    plain = FP32_BYTES * 3 + 2 * rule.state_bytes
+    return update * (UNFUSED_PASSES if rule.eager_bytes is None else rule.eager_bytes / plain)
+
+
+def update_kernel(optimizer: str, software: Software, elements: float, tensors: int) -> Kernel:
+    """Return the bare update of fp32 tensors, without norm, clip or clearing, as it is timed alone."""
+    rule = RULES[optimizer]
+    fused, plain = "optimizer" in software.fused, FP32_BYTES * 3 + 2 * rule.state_bytes
+    moved = plain if fused else _eager_bytes(rule, plain)
+    return Kernel(
+        name="optimizer", kind=KernelKind.STREAM, flop=0.0, model_flop=0.0, moved_bytes=elements * moved, classes=OPTIMIZER,
+        launches=FUSED_LAUNCHES if fused else rule.eager_launches * tensors,
+    )  # fmt: skip

@@ -1,8 +1,10 @@
-"""What ranks tell each other around an optimizer step: the norm that clips gradients, and matrices that are cut or sharded."""
+"""What ranks tell each other around an optimizer step: gradients of their own rows, the norm that clips, matrices cut or sharded."""
 
 from __future__ import annotations
 
 from foretrain.errors import PlanError
+from foretrain.models.matmul import Linear
+from foretrain.models.ops import Op
 from foretrain.sim.matrices import hidden_elements
 from foretrain.sim.optimizer_rules import FP32_BYTES, RULES
 from foretrain.sim.passes import Passes
@@ -11,12 +13,15 @@ from foretrain.sim.plan import Plan
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.segment import DATA, Leg
-from foretrain.sim.state import StageState
+from foretrain.sim.state import StageState, blocks_of
 
 
 def optimizer_exchanges(placement: Placement, stage: int, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
     """Return the collectives before the update, each waited for."""
-    return (*_norm(placement, stage, passes), *_whole_matrices(placement, stage, state, passes, numbers))
+    return (
+        *_partial_gradients(placement, state, passes, numbers), *_norm(placement, stage, passes),
+        *_whole_matrices(placement, stage, state, passes, numbers),
+    )  # fmt: skip
 
 
 def check_clip(plan: Plan, recipe: Recipe) -> None:
@@ -30,6 +35,28 @@ def check_clip(plan: Plan, recipe: Recipe) -> None:
             "clip=global exchanges the norm of gradients that are cut, but every rank has them whole (zero, tp and pp); "
             "leave it out, or use clip none to do without the norm"
         )
+
+
+def _partial_gradients(placement: Placement, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
+    """Return the all-reduce of the gradients that each tensor-parallel rank has from its rows alone, where sequence parallelism cuts these.
+
+    **Source:** Megatron-LM, `finalize_model_grads.py` (gradients of `sequence_parallel` parameters, side by side in one buffer).
+    """
+    if not placement.plan.sequence_parallel:
+        return ()
+    # What comes before the layers, such as tables of positions, works on whole rows, which are cut after it.
+    before = {id(block) for block in placement.model.prologue}
+    elements = sum(copies * sum(map(_of_own_rows, block.ops)) for block, copies in blocks_of(state) if id(block) not in before)
+    return passes.transfers.tensor("all-reduce gradients of rows", "all_reduce", elements * numbers.state.reduce_bytes)
+
+
+def _of_own_rows(op: Op) -> int:
+    """Return the trained parameters of an op that see the rows of one rank only: those of norms, and biases after a reduction."""
+    if not op.trained or op.experts:
+        return 0
+    if isinstance(op, Linear):
+        return {"none": op.parameters, "row": op.out_features * (op.bias and not op.shared), "column": 0}[op.cut]
+    return op.parameters if getattr(op, "split", "") == "sequence" else 0
 
 
 def _norm(placement: Placement, stage: int, passes: Passes) -> tuple[Leg, ...]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 Matrix = tuple[float, float]
 FP32_BYTES = 4.0
 NEWTON_SCHULZ_STEPS = 5
+EAGER_LAUNCHES = 12
 LARGEST_SIDE = 10_000
 """Sides beyond it, such as a vocabulary, have no preconditioner (SOAP, section 6)."""
 EIGEN_FLOP = 9.0
@@ -43,15 +44,21 @@ class Rule:
     refresh: int = 1
     refresh_flop: float = 0.0
     orthogonal: bool = False
+    eager_bytes: float | None = None
+    """Moved per fp32 parameter where each operation of the update is a kernel of its own (None: about 2.5 times those of one pass)."""
+    eager_launches: int = EAGER_LAUNCHES
+    """Kernels of such an update, for each tensor."""
 
 
 RULES = {
-    "sgd": Rule(state_bytes=0.0),
-    "momentum": Rule(state_bytes=4.0),
-    "nesterov": Rule(state_bytes=4.0),
+    # Operations of torch.optim's loops over tensors: one addition; a product and a sum for the momentum, and the addition; and so on.
+    "sgd": Rule(state_bytes=0.0, eager_bytes=12.0, eager_launches=1),
+    "momentum": Rule(state_bytes=4.0, eager_bytes=32.0, eager_launches=3),
+    "nesterov": Rule(state_bytes=4.0, eager_bytes=44.0, eager_launches=4),
     "adagrad": Rule(state_bytes=4.0),
-    "adam": Rule(state_bytes=8.0),
-    "adamw": Rule(state_bytes=8.0),
+    # lerp, mul, addcmul, sqrt, div, add, addcdiv, and the count of steps; with decay, one more product.
+    "adam": Rule(state_bytes=8.0, eager_bytes=72.0, eager_launches=8),
+    "adamw": Rule(state_bytes=8.0, eager_bytes=80.0, eager_launches=9),
     # Two 8-bit moments, and the fp32 maximum of each block of 2048.
     "adam-8bit": Rule(state_bytes=2.0 + 2 * 4.0 / 2048),
     # Reads the gradient twice more: for the means of its rows and columns, and for the root mean square that clips the update.

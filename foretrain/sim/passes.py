@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.attention import CoreAttention
@@ -102,7 +102,8 @@ class Passes:
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
         """Return one kernel as a leg."""
-        return self._leg(name or kernel.name, self.pricer.work(kernel))
+        leg = self._leg(name or kernel.name, self.pricer.work(kernel))
+        return replace(leg, launches=kernel.launches, work=kernel.kind.name.lower())
 
     # ── one direction ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,11 +188,11 @@ class Passes:
         return legs
 
     def _weight_legs(self, steps: Sequence[Step]) -> list[Leg]:
-        """Return the gradients of weights; with sequence parallelism the saved inputs are gathered beside the products."""
+        """Return the gradients of weights; with sequence parallelism, inputs that rest shared are gathered beside the products."""
         legs: list[Leg] = []
         for step in reversed(steps):
             if isinstance(step, Boundary):
-                if step.kind == "enter" and self.layout.sequence_parallel:
+                if step.kind == "enter" and self.layout.sequence_parallel and self.layout.regathers:
                     beside = legs[-1] if self.pricer.software.overlap.tensor_backward and legs else None
                     legs += self.transfers.tensor(f"{step.name} backward input", "all_gather", self._boundary_bytes(step), beside)
                 continue
@@ -235,7 +236,7 @@ class Passes:
             small = step.elements * self.layout.micro_batch * 4.0 / self.layout.cp
             return () if backward else self.transfers.tensor(name, "all_reduce", small) * SMALL_REDUCES
         if (step.kind == "enter") is backward:
-            again = gathers and backward and self.layout.sequence_parallel
+            again = gathers and backward and self.layout.sequence_parallel and self.layout.regathers
             gather = self.transfers.tensor(f"{name} input", "all_gather", size, before) if again else ()
             kind = "reduce_scatter" if self.layout.sequence_parallel else "all_reduce"
             return (*gather, *self.transfers.tensor(name, kind, size, beside, most))
@@ -257,23 +258,25 @@ class Passes:
             return ()
         size, name = self._boundary_bytes(step), _directed(step, backward=backward)
         if step.among == "replicas":
-            return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA)
+            beside = self._beside(step, steps, kinds) if self.pricer.software.overlap.table_exchange else None
+            return self.transfers.leg(name, self.transfers.collective("all_to_all", size, self.spans.data), DATA, beside)
         if self.layout.ep == 1:
             return ()
         size *= self.layout.expert_load
         swap = self.transfers.collective("all_to_all", size / self.layout.tp, self.spans.expert)
-        legs = self.transfers.leg(name, swap, EXPERT, self._beside(step, steps, kinds))
+        beside = self._beside(step, steps, kinds) if self.pricer.software.overlap.expert_exchange else None
+        legs = self.transfers.leg(name, swap, EXPERT, beside)
         away = step.name.endswith("dispatch") is not backward
         if away:
             return (*legs, *self.transfers.tensor(f"{name} tensor", "all_gather", size))
         return (*self.transfers.tensor(f"{name} tensor", "reduce_scatter", size), *legs)
 
     def _beside(self, step: Boundary, steps: Sequence[Step], kinds: tuple[bool, ...] | None) -> Leg | None:
-        """Return the product of the shared experts that an exchange runs beside, where the software does so."""
-        if not self.pricer.software.overlap.expert_exchange:
+        """Return the ops that an exchange can run beside, as one leg; None where there are none."""
+        if not step.beside:
             return None
-        op = next((other for other in steps if isinstance(other, Op) and other.name == step.beside), None)
-        return None if op is None else joined(self._op_legs(op, kinds), op.name)
+        legs = [leg for op in steps if isinstance(op, Op) and op.name.startswith(step.beside) for leg in self._op_legs(op, kinds)]
+        return joined(legs, step.beside) if legs else None
 
     def _leg(self, name: str, work: Work) -> Leg:
         classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}

@@ -12,7 +12,7 @@ from itertools import pairwise, product
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.model import Block, Model
-from foretrain.sim.checks import aligned, check, check_deferral, microbatches_of
+from foretrain.sim.checks import aligned, check, check_autocast, check_deferral, microbatches_of
 from foretrain.sim.cut import cut
 from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.plan import Plan
@@ -232,6 +232,7 @@ def place(model: Model, cluster: Cluster, plan: Plan, recipe: Recipe, disturbanc
         PlanError: where it cannot be placed; the message names the degrees that could be.
     """
     check(model, cluster, plan)
+    check_autocast(model, recipe)
     microbatches = microbatches_of(plan, recipe)
     lines = plan.schedule.seats.lines(stages=plan.pp, chunks=plan.vpp)
     layers = cut(model, plan)

@@ -14,6 +14,8 @@ from foretrain.software.profile import Software, TrainingState
 MIXED_BYTES = 2.0
 ELEMENT_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0}
 FULL = TrainingState(parameter_bytes=4.0, gradient_bytes=4.0, master_bytes=0.0, gather_bytes=4.0, reduce_bytes=4.0)
+FULL_SHARDED = replace(FULL, parameter_bytes=0.0, master_bytes=4.0)
+"""Of a framework that has no whole copy of sharded parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
         remedy = "use muon or adamw, or add peak.fp32 to its profile"
         raise RecipeError(f"{accelerator.name} has no fp32 rate, which {recipe.optimizer} needs; {remedy}")
     mixed = dtype in ("fp16", "bf16")
-    state = _mixed(software, dtype) if mixed else FULL
+    state = _mixed(software, dtype) if mixed else FULL if software.state.parameter_bytes or not sharded else FULL_SHARDED
     if mixed and recipe.master_weights is not None:
         state = _mastered(state, kept=recipe.master_weights)
     if not sharded and state.parameter_bytes == 0.0:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING
 
+from foretrain.sim.buckets import GradientBucket, buckets
 from foretrain.sim.compression import Bucket, compression_of
 from foretrain.sim.exchange import Exchange, Instructions, Pair
 from foretrain.sim.matrices import weights
 from foretrain.sim.program import RESIZE, Instruction
 from foretrain.sim.schedules.base import BACKWARD, FORWARD, WEIGHT
 from foretrain.sim.stagework import StageWork
-from foretrain.sim.state import Unit
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
@@ -31,8 +32,9 @@ class Replicated(Exchange):
 
     def __init__(self, context: Context, work: StageWork, member: Member, classes: int) -> None:
         super().__init__(context, work, member, classes)
-        self._postponed: list[tuple[str, tuple[Unit, ...]]] = []
-        """Names and units of reductions whose gradients come at the end of the step."""
+        self._postponed: list[tuple[str, GradientBucket]] = []
+        """Names and buckets of reductions whose gradients come at the end of the step."""
+        self._filled: dict[int, tuple[GradientBucket, ...]] = {}
 
     @property
     def first_apart(self) -> bool:
@@ -55,11 +57,10 @@ class Replicated(Exchange):
         issued: Instructions = []
         gather = self.context.numbers.state.gather_bytes
         for chunk in range(len(self.work.state.units)):
-            for first, last, parameters in self._buckets(chunk):
-                experts = sum(unit.experts_trained for unit in self.work.state.units[chunk][first:last])
-                pairs = self._gather(f"parameters {chunk}.{first}-{last}", parameters * gather, experts * gather)
+            for bucket in reversed(self._buckets(chunk)):
+                pairs = self._gather(f"parameters {_named(chunk, bucket)}", bucket.parameters * gather, bucket.experts * gather)
                 issued += [issue for issue, _ in pairs]
-                self._gathers[chunk, first] = [wait for _, wait in pairs]
+                self._gathers.setdefault((chunk, bucket.first), []).extend(wait for _, wait in pairs)
         return tuple(issued)
 
     def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
@@ -71,28 +72,36 @@ class Replicated(Exchange):
     def _first(self, chunk: int) -> Instructions:
         """Return a forward pass that waits for its parameters bucket by bucket."""
         result: Instructions = []
-        for start, stop, _ in self._buckets(chunk):
-            result += self._gathers.get((chunk, start), [])
-            result += self._run(FORWARD, chunk, start, stop)
-        return result
+        position, total = 0, len(self.work.state.units[chunk])
+        for first in sorted({bucket.first for bucket in self._buckets(chunk)}):
+            result += self._part(FORWARD, chunk, position, first)
+            result += self._gathers.get((chunk, first), [])
+            position = first
+        return result + self._part(FORWARD, chunk, position, total)
 
     def _completed(self, kind: int, chunk: int, *, last: bool) -> Instructions:
         """Return a pass that completes gradients of weights, and starts to reduce each bucket when it is whole."""
         result: Instructions = []
-        for start, stop, _ in reversed(self._buckets(chunk)):
-            passed = self._run(kind, chunk, start, stop)
-            name, units = f"gradients {chunk}.{start}-{stop}", self.work.state.units[chunk][start:stop]
-            if any(unit.deferred for unit in units):
-                self._postponed.append((name, units))
+        position = len(self.work.state.units[chunk])
+        for bucket in self._buckets(chunk):
+            passed = self._part(kind, chunk, bucket.first, position)
+            position = bucket.first
+            if any(unit.deferred for unit in self.work.state.units[chunk][bucket.first : bucket.last]):
+                self._postponed.append((f"gradients {_named(chunk, bucket)}", bucket))
                 result += passed
             else:
-                result += self._held(passed, self._reduced(name, units, last=last), units)
-        return result
+                reduced = self._reduced(f"gradients {_named(chunk, bucket)}", bucket, last=last)
+                result += self._held(passed, reduced, bucket)
+        return result + self._part(kind, chunk, 0, position)
 
-    def _reduced(self, name: str, units: tuple[Unit, ...], *, last: bool) -> Instructions:
+    def _part(self, kind: int, chunk: int, first: int, last: int) -> Instructions:
+        """Return the pass over the units of a part of a chunk; nothing where there are none."""
+        return self._run(kind, chunk, first, last) if first < last else []
+
+    def _reduced(self, name: str, bucket: GradientBucket, *, last: bool) -> Instructions:
         """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
-        before, pairs, after = self._packed(name, units)
-        copied = self.host.gradients(name, sum(unit.trained for unit in units), sum(unit.experts_trained for unit in units))
+        before, pairs, after = self._packed(name, bucket)
+        copied = self.host.gradients(name, bucket.parameters, bucket.experts)
         issues, waits = [issue for issue, _ in pairs], [wait for _, wait in pairs]
         if not self.context.software.overlap.gradient_reduce:
             return [*before, *chain.from_iterable(pairs), *after, *copied]
@@ -101,24 +110,23 @@ class Replicated(Exchange):
             return [*before, *issues, *copied]
         return [*before, *issues, *copied, *after]
 
-    def _packed(self, name: str, units: tuple[Unit, ...]) -> tuple[Instructions, list[Pair], Instructions]:
-        """Return what packs the gradients of some units, their collectives, and what unpacks them."""
+    def _packed(self, name: str, bucket: GradientBucket) -> tuple[Instructions, list[Pair], Instructions]:
+        """Return what packs the gradients of a bucket, their collectives, and what unpacks them."""
         placement, stage = self.context.placement, self.member.stage
-        parameters = sum(unit.trained for unit in units)
         compression = compression_of(placement.plan.gradient_compression)
-        if compression is None or not placement.exchanges or not parameters:
-            return [], self._reduction(name, parameters, sum(unit.experts_trained for unit in units)), []
+        if compression is None or not placement.exchanges or not bucket.parameters:
+            return [], self._reduction(name, bucket.parameters, bucket.experts), []
         span = placement.data_span(stage)
-        bucket = Bucket(
-            parameters=parameters, element_bytes=self.context.numbers.state.reduce_bytes, ranks=span.ranks,
-            weights=weights(((unit.block, unit.layer, 1) for unit in units), placement.plan.tp),
+        sent = Bucket(
+            parameters=bucket.parameters, element_bytes=self.context.numbers.state.reduce_bytes, ranks=span.ranks,
+            weights=weights((((one.op,), True, 1) for one in bucket.gradients if not one.bias), placement.plan.tp),
         )  # fmt: skip
-        found = [self._across_copies(f"{kind.replace('_', '-')} {name}", kind, size, span) for kind, size in compression.wire(bucket)]
-        before, after = compression.packing(bucket), compression.unpacking(bucket)
+        found = [self._across_copies(f"{kind.replace('_', '-')} {name}", kind, size, span) for kind, size in compression.wire(sent)]
+        before, after = compression.packing(sent), compression.unpacking(sent)
         pairs = [pair for pair in found if pair is not None]
         return list(self.work.beside("pack", before)), pairs, list(self.work.beside("unpack", after))
 
-    def _held(self, passed: Iterable[Instruction], reduced: Instructions, units: tuple[Unit, ...]) -> Instructions:
+    def _held(self, passed: Iterable[Instruction], reduced: Instructions, bucket: GradientBucket) -> Instructions:
         """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced.
 
         Those of experts of which no other rank has a shard never are otherwise than whole.
@@ -126,17 +134,19 @@ class Replicated(Exchange):
         plan = self.context.placement.plan
         if plan.zero < 2 or plan.shards == 1:
             return [*passed, *reduced]
-        whole = sum(unit.trained - (unit.experts_trained if plan.expert_shards == 1 else 0.0) for unit in units)
+        whole = bucket.parameters - (bucket.experts if plan.expert_shards == 1 else 0.0)
         size = whole * self.context.numbers.state.reduce_bytes
         return [Instruction(RESIZE, size), *passed, *reduced, Instruction(RESIZE, -size)]
 
     def end(self) -> tuple[Instruction, ...]:
         """Return the reductions that nothing hid, the optimizer, and the gather of parameters that nothing will hide."""
         result = self._deferred()
-        result += [step for name, units in self._postponed for step in self._reduced(name, units, last=True)]
+        result += [step for name, bucket in self._postponed for step in self._reduced(name, bucket, last=True)]
         result += self._reductions
         if not self._every and not self.context.software.overlap.gradient_reduce and self.context.placement.exchanges:
-            before, pairs, after = self._packed("gradients", tuple(chain.from_iterable(self.work.state.units)))
+            units = tuple(chain.from_iterable(self.work.state.units))
+            whole = buckets(units, self.context.placement.plan, (inf,))
+            before, pairs, after = self._packed("gradients", whole[0]) if whole else ([], [], [])
             result += [*before, *chain.from_iterable(pairs), *after]
         result += self._tied()
         if not (self.last_apart or self._every):
@@ -148,32 +158,15 @@ class Replicated(Exchange):
             result += chain.from_iterable(self._gather("parameters", state.trained * gather, state.experts_trained * gather))
         return tuple(result)
 
-    def _buckets(self, chunk: int) -> list[tuple[int, int, float]]:
-        """Return (first unit, last unit, trained parameters) of each gradient bucket of a chunk, in forward order."""
-        limit = self.context.software.overlap.gradient_bucket_bytes
-        size = self.context.numbers.state.reduce_bytes
-        buckets: list[tuple[int, int, float]] = []
-        units = self.work.state.units[chunk]
-        first = self._first_bucket(chunk) if self.context.software.overlap.first_bucket_bytes else len(units)
-        start, held = 0, 0.0
-        for index, unit in enumerate(units[:first]):
-            held += unit.trained
-            if held * size >= limit:
-                buckets.append((start, index + 1, held))
-                start, held = index + 1, 0.0
-        if start < first:
-            buckets.append((start, first, held))
-        if first < len(units):
-            buckets.append((first, len(units), sum(unit.trained for unit in units[first:])))
-        return buckets
+    def _buckets(self, chunk: int) -> tuple[GradientBucket, ...]:
+        """Return the gradient buckets of a chunk in the order in which backward fills them; the last chunk's first may be a small one."""
+        if chunk not in self._filled:
+            overlap, size = self.context.software.overlap, self.context.numbers.state.reduce_bytes
+            small = overlap.first_bucket_bytes and chunk == len(self.work.state.units) - 1
+            limits = (*((overlap.first_bucket_bytes,) if small else ()), overlap.gradient_bucket_bytes)
+            self._filled[chunk] = buckets(self.work.state.units[chunk], self.context.placement.plan, [limit / size for limit in limits])
+        return self._filled[chunk]
 
-    def _first_bucket(self, chunk: int) -> int:
-        """Return the first unit of the bucket that backward fills first: the last units, up to its own limit, of the last chunk."""
-        units, size = self.work.state.units[chunk], self.context.numbers.state.reduce_bytes
-        index, held = len(units), 0.0
-        if chunk < len(self.work.state.units) - 1:
-            return index
-        while index and held * size < self.context.software.overlap.first_bucket_bytes:
-            index -= 1
-            held += units[index].trained
-        return index
+
+def _named(chunk: int, bucket: GradientBucket) -> str:
+    return f"{chunk}.{bucket.first}-{bucket.last}"

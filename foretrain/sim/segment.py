@@ -14,7 +14,7 @@ hundreds of kernels is three numbers, exact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from foretrain.sim.collectives import TransferCost
 
@@ -29,7 +29,7 @@ class Leg:
 
     `device_s`, `lead_s`, `launch_s` are D, A and L above; `class_s` splits `device_s` by breakdown class; `joules` by energy part.
     `kind` is the class of the time beyond its own that a transfer takes; `hidden_s`, by class, is communication that this leg hides
-    by construction.
+    by construction. `launches` counts kernels, and `work` says what they are (gemm, convolution, attention, stream) where they are alike.
     """
 
     name: str
@@ -42,6 +42,8 @@ class Leg:
     transfer: TransferCost | None = None
     kind: str = TENSOR
     hidden_s: Mapping[str, float] = field(default_factory=dict)
+    launches: int = 0
+    work: str = ""
 
     @property
     def working(self) -> float:
@@ -88,6 +90,7 @@ def joined(legs: Sequence[Leg], name: str) -> Leg:
         name=name, device_s=device, lead_s=lead, launch_s=launch, flop=flop,
         hidden_s=_summed(leg.hidden_s for leg in legs if leg.hidden_s),
         class_s=_summed(leg.class_s for leg in legs), joules=_summed(leg.joules for leg in legs),
+        launches=sum(leg.launches for leg in legs),
     )  # fmt: skip
 
 
@@ -110,11 +113,8 @@ def merged(legs: Iterable[Leg], name: str) -> tuple[Leg, ...]:
 
 def blocking(leg: Leg) -> Leg:
     """Return a leg whose launches the device waits for (the host issues nothing ahead)."""
-    return Leg(
-        name=leg.name, device_s=leg.device_s + leg.launch_s, lead_s=leg.device_s + leg.launch_s, launch_s=0.0, flop=leg.flop,
-        class_s=_summed((leg.class_s, {HOST: leg.launch_s})), joules=leg.joules, transfer=leg.transfer,
-        kind=leg.kind, hidden_s=leg.hidden_s,
-    )  # fmt: skip
+    device_s = leg.device_s + leg.launch_s
+    return replace(leg, device_s=device_s, lead_s=device_s, launch_s=0.0, class_s=_summed((leg.class_s, {HOST: leg.launch_s})))
 
 
 def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -119,7 +119,7 @@ def timeline(lowered: Lowered, detail: str = "segment") -> Timeline:
     link_j = placement.cluster.accelerator.power.link_j_per_byte
     recorder = TimelineRecorder(lowered.job, tuple(static_bytes(state) for state in lowered.states), link_j)
     played = Engine(lowered.job, ops=detail == "op", recorder=recorder).play()
-    return recorder.timeline(played.step_s, sum(baseline_w(placement.cluster).values()))
+    return recorder.timeline(played.step_s, sum(baseline_w(placement.cluster).values()), played.ranks)
 
 
 def _prediction(lowered: Lowered, played: Played, software: Software, detail: str, assumed: tuple[str, ...]) -> Prediction:

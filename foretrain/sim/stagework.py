@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from foretrain.models.ops import Kernel
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
-from foretrain.sim.inline import host_leg
+from foretrain.sim.inline import host_leg, issue_leg
 from foretrain.sim.offload import host_update
 from foretrain.sim.offload_parts import offloaded
-from foretrain.sim.optimizer import optimizer_kernels
+from foretrain.sim.optimizer import bookkeeping_s, optimizer_kernels
 from foretrain.sim.optimizer_exchange import optimizer_exchanges
 from foretrain.sim.passes import BACKWARD, FORWARD, INPUT, WEIGHT, BlockPass, Passes
 from foretrain.sim.placement import Span
@@ -76,7 +76,8 @@ class StageWork:
         if "optimizer" in offloaded(placement.plan.offload) or placement.plan.replication == SERVER:
             return self._on_the_host()
         kernels = optimizer_kernels(self.state, context.numbers, placement.recipe, context.software, placement.plan.shards)
-        key = (id(self.passes), self.stage if placement.recipe.needs_exchange else None, kernels)
+        apart = placement.recipe.needs_exchange or placement.plan.sequence_parallel
+        key = (id(self.passes), self.stage if apart else None, kernels)
         if key not in context.played:
             context.played[key] = (Instruction(COMPUTE, self._step(kernels)),)
         return context.played[key]
@@ -121,7 +122,9 @@ class StageWork:
     def _step(self, kernels: tuple[Kernel, ...]) -> Segment:
         context = self.context
         operation = context.governor.operation(lambda point: drawn(map(self.passes.at(point).compute_leg, kernels)))
-        leg = joined([self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels], "optimizer")
+        kept_s = bookkeeping_s(self.state, context.placement.recipe, context.software)
+        lists = (issue_leg("tensors of the optimizer", kept_s),) if kept_s else ()
+        leg = joined([*lists, *(self.passes.at(operation.point).compute_leg(kernel) for kernel in kernels)], "optimizer")
         leg = replace(leg, class_s={OPTIMIZER: leg.device_s})
         step = host_leg("step overhead", context.software.host.step_s)
         exchanged = optimizer_exchanges(context.placement, self.stage, self.state, self.passes, context.numbers)
@@ -169,6 +172,8 @@ class StageWork:
             parts.append((host_leg("schedule", overhead),))
         sent = {FORWARD: held, WEIGHT: 0.0}.get(direction, -held)
         delta = sum(each.delta_bytes for each in passes) + sent
+        if not any(parts) and not delta:
+            return ()  # layers that stand still have no backward pass
         return self._instructions(name, parts, operation, max(_peak(passes), delta), delta)
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:

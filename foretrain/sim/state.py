@@ -125,7 +125,7 @@ def _stage_state(
     kept, kept_trained = (plan.shard_of(parameters, experts), updated) if rests else (parameters, trained)
     cast_bytes, cast_copies = _few_bits(counted, plan.tp)
     layers_of = {id(block) for block, _ in placement.model.layers}
-    matrices = weights(((unit.block, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
+    matrices = weights(((unit.block.ops, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
     difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
     away = offloaded(plan.offload)
     gathered = rests and plan.shards > 1 and software.overlap.gather_copied
@@ -157,6 +157,11 @@ def _counted(units: tuple[tuple[Unit, ...], ...]) -> list[tuple[Unit, int]]:
     each = [unit for chunk in units for unit in chunk]
     copies, distinct = Counter(map(id, each)), {id(unit): unit for unit in each}
     return [(unit, copies[key]) for key, unit in distinct.items()]
+
+
+def blocks_of(state: StageState) -> list[tuple[Block, int]]:
+    """Return the distinct blocks of a stage, and how many it holds of each."""
+    return [(unit.block, copies) for unit, copies in _counted(state.units)]
 
 
 def _few_bits(counted: list[tuple[Unit, int]], tp: int) -> tuple[float, float]:

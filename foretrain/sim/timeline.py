@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
 class Slice(NamedTuple):
-    """One stretch of one stream. `kind` is a breakdown class; `joules` is the dynamic energy it adds, spread evenly."""
+    """One stretch of one stream. `kind` is a breakdown class; `joules` is the dynamic energy it adds, spread evenly.
+
+    `launches` counts its kernels, and `work` says what they are (gemm, convolution, attention, stream) where they are alike.
+    """
 
     rank: int
     stream: int
@@ -16,6 +20,8 @@ class Slice(NamedTuple):
     start_s: float
     duration_s: float
     joules: float
+    launches: int = 0
+    work: str = ""
 
 
 class Flow(NamedTuple):
@@ -25,6 +31,17 @@ class Flow(NamedTuple):
     sent_s: float
     target_rank: int
     arrived_s: float
+
+
+class Transfer(NamedTuple):
+    """One collective (all_reduce and the like) or message (send, recv) of a rank, its class, and the bytes of the full tensor."""
+
+    rank: int
+    op: str
+    kind: str
+    size_bytes: float
+    start_s: float
+    end_s: float
 
 
 class MemoryPoint(NamedTuple):
@@ -43,6 +60,10 @@ class SimulatedRank:
     stage: int
     label: str
     multiplicity: int
+    breakdown: Mapping[str, float] = field(default_factory=dict)
+    """Its seconds by class, which sum to the step."""
+    hidden: Mapping[str, float] = field(default_factory=dict)
+    """Its seconds of communication by kind that ran behind compute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,3 +78,5 @@ class Timeline:
     step_s: float
     baseline_w: float
     """Power of one accelerator and its share of host and network while it does nothing."""
+    transfers: tuple[Transfer, ...] = ()
+    """Collectives and messages in the order they began; those inside passes only where every kernel was played."""

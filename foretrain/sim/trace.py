@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +28,10 @@ BATCH = 2_000
 """Events joined into one write: large enough that writing costs nothing, small beside the timeline."""
 
 
-def write_trace(timeline: Timeline, path: str | os.PathLike[str], *, title: str) -> None:
+def write_trace(timeline: Timeline, path: str | os.PathLike[str], *, title: str, beside: Iterable[str] = ()) -> None:
     """Write the timeline to `path`, compressed where that ends in `.gz`; a reader never sees half a file.
+
+    `beside` are events, as JSON, of other processes to show with it.
 
     Raises:
         OutputError: where the file cannot be written.
@@ -39,7 +41,7 @@ def write_trace(timeline: Timeline, path: str | os.PathLike[str], *, title: str)
         # A link keeps pointing where it did; a device or a pipe is written into, for to replace it would destroy it.
         place = target.resolve()
         with place.open("wb") if place.exists() and not place.is_file() else _whole(place) as file:
-            _write_all(file, timeline, title=title, compress=target.suffix == ".gz")
+            _write_all(file, chain(_events(timeline), beside), title=title, compress=target.suffix == ".gz")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
@@ -68,18 +70,17 @@ def power_steps(timeline: Timeline, rank: int) -> tuple[Floats, Floats]:
     return power_of(columns_of(timeline.slices, by_rank(timeline.slices)(rank)), baseline_w=timeline.baseline_w, step_s=timeline.step_s)
 
 
-def _write_all(file: BinaryIO, timeline: Timeline, *, title: str, compress: bool) -> None:
+def _write_all(file: BinaryIO, events: Iterator[str], *, title: str, compress: bool) -> None:
     """Write header, events and end; the archive bears no name and no date, so that equal timelines give equal bits."""
     if not compress:
-        return _write_events(file, timeline, title=title)
+        return _write_events(file, events, title=title)
     with gzip.GzipFile(filename="", mode="wb", compresslevel=3, fileobj=file, mtime=0) as packed:
-        return _write_events(packed, timeline, title=title)
+        return _write_events(packed, events, title=title)
 
 
-def _write_events(file: BinaryIO | gzip.GzipFile, timeline: Timeline, *, title: str) -> None:
+def _write_events(file: BinaryIO | gzip.GzipFile, events: Iterator[str], *, title: str) -> None:
     header = {"schemaVersion": 1, "displayTimeUnit": "ms", "baseTimeNanoseconds": 0, "traceName": title}
     file.write((json.dumps(header)[:-1] + ', "traceEvents": [\n').encode())
-    events = _events(timeline)
     separator = ""
     while batch := ",\n".join(islice(events, BATCH)):
         file.write((separator + batch).encode())
@@ -120,7 +121,7 @@ def _slices(slices: Iterable[Slice]) -> Iterator[str]:
     Start + duration may pass the next start by a rounding of doubles, and readers drop slices that overlap: hence the one nanosecond.
     """
     ends: dict[tuple[int, int], int] = {}
-    for rank, stream, name, kind, start_s, duration_s, joules in slices:
+    for rank, stream, name, kind, start_s, duration_s, joules, *_ in slices:
         before = ends.get((rank, stream), 0)
         begin = round(start_s * 1e9)
         if begin == before - 1:

@@ -81,6 +81,8 @@ def _software(path: Path) -> Software:
         collective_scale=file.collective_scale,
         context_bytes=file.context_bytes,
         fragmentation=file.fragmentation,
+        ends_together=file.ends_together,
+        regathers=file.regathers,
         channels_last=file.channels_last,
         winograd=file.winograd,
         wide=frozenset(file.wide),

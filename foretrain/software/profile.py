@@ -52,6 +52,8 @@ class Overlap:
     gradient_bucket_bytes: float
     expert_exchange: bool = False
     """Tokens travel to the experts and back beside the products of the experts that every token sees (shared experts)."""
+    table_exchange: bool = False
+    """Vectors of a recommender's tables travel beside the products of its dense features."""
     cycle_s: float = 0.0
     """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
     first_bucket_bytes: float = 0.0
@@ -78,6 +80,8 @@ class HostCost:
     """Per optimizer step: data loading that is not hidden, logging and synchronisation."""
     microbatch_s: float
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
+    tensor_s: float = 0.0
+    """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
     input_overlapped: bool = True
     """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
     loader_sample_s: float = 0.0
@@ -102,7 +106,7 @@ class Software:
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
     """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
-    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu."""
+    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu, interaction (of a recommender)."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
@@ -122,6 +126,11 @@ class Software:
     """Device memory outside the allocator: context, communicators, workspaces."""
     fragmentation: float
     """Share of allocated memory that the allocator reserves beyond it."""
+    ends_together: bool = False
+    """Where parameters rest sharded, those of the model's ends are one unit, whole from before the first layer until backward is done
+    (the root of PyTorch's FSDP)."""
+    regathers: bool = True
+    """With sequence parallelism, backward gathers the inputs of layers again rather than keep them whole (Megatron-LM)."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
     fp8_scaling: str = "delayed"

@@ -43,6 +43,7 @@ class OverlapFile(Strict):
     tensor_pipelined: bool = False
     gradient_bucket_bytes: Number
     expert_exchange: bool = False
+    table_exchange: bool = False
     first_bucket_bytes: Number = 0.0
     cycle_s: Number = 0.0
     copied_elements: Number = 0.0
@@ -58,6 +59,7 @@ class HostFile(Strict):
     blocking: bool
     step_s: Number
     microbatch_s: Number
+    tensor_s: Number = 0.0
     input_overlapped: bool = True
     loader_sample_s: Number = 0.0
     loader_workers: int = Field(default=1, ge=1)
@@ -85,6 +87,8 @@ class SoftwareFile(ProfileFile):
     collective_scale: Number
     context_bytes: Number
     fragmentation: Number
+    ends_together: bool = False
+    regathers: bool = True
     channels_last: bool = False
     winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]

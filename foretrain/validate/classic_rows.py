@@ -8,12 +8,15 @@ from dataclasses import replace
 from foretrain.errors import ForetrainError, PlanError, RecipeError
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.hardware.cluster import Cluster
+from foretrain.models.model import Model
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
+from foretrain.software.profile import Software
 from foretrain.validate.cells import Row, needed, number, text, whole
 from foretrain.validate.classic_machines import cluster_of
 from foretrain.validate.classic_models import model_of
-from foretrain.validate.classic_stacks import NO_UPDATE, laid_out, software_of
+from foretrain.validate.classic_stacks import NO_UPDATE, TUNED, laid_out, software_of
+from foretrain.validate.few_bits import FEW_BITS, SAID, in_few_bits
 from foretrain.validate.labels import Labels
 from foretrain.validate.llm_rows import Job, Library, Measured, Refusal
 
@@ -63,7 +66,7 @@ def _job(row: Row, library: Library) -> Job:
     model, said_of_model = model_of(row)
     cluster, said_of_cluster = cluster_of(row, library.cluster)
     software, said_of_software = software_of(row, library.software)
-    precision, chip, said_of_precision = precision_of(text(row, "precision"), cluster.accelerator)
+    precision, chip, said_of_precision = _precision(row, model, cluster.accelerator, software)
     micro, accumulation, steps, said_of_batch = _batches(row)
     ranks = needed(row, "n_accelerators", "the number of accelerators")
     updates = not NO_UPDATE.search(text(row, "kind"))
@@ -86,6 +89,13 @@ def _with_chip(cluster: Cluster, chip: Accelerator) -> Cluster:
 def _optimizer(row: Row) -> str:
     """Return the optimizer that the recipes of the published scripts use: momentum for images, Adam or LAMB for BERT."""
     return "adamw" if re.search(r"BERT|GPT", text(row, "model")) else "sgd" if "DLRM" in text(row, "model") else "momentum"
+
+
+def _precision(row: Row, model: Model, chip: Accelerator, software: Software) -> tuple[str, Accelerator, tuple[str, ...]]:
+    words = text(row, "precision")
+    if software.key == TUNED and FEW_BITS in words and in_few_bits(model, chip):
+        return FEW_BITS, chip, (SAID,)
+    return precision_of(words, chip)
 
 
 def precision_of(words: str, chip: Accelerator) -> tuple[str, Accelerator, tuple[str, ...]]:

@@ -22,8 +22,11 @@ class Stack:
     note: str = ""
 
 
+TUNED = "mlperf"
+"""The profile of submissions to MLPerf, whatever their framework."""
+
 STACKS = (
-    Stack(r"", "mlperf", kind=r"MLPerf", note="a tuned MLPerf submission, whatever its framework"),
+    Stack(r"", TUNED, kind=r"MLPerf", note="a tuned MLPerf submission, whatever its framework"),
     Stack(r"timm", "pytorch-1.12"),
     Stack(r"CL-?nn|GreenTea|OpenCL", "opencl-dnn"),
     Stack(r"^cudaconvnet2|Torch-?7 \(native\)|Torch7 cuDNN None|Caffe \(native\)|^Caffe$", "im2col"),

@@ -18,6 +18,7 @@ _LABELS = {
     "step_time_s": ("step time", "s", 1.0), "memory_bytes": ("peak memory", "GB", 1e9),
     "busbw_bytes_per_s": ("bus bandwidth", "GB/s", 1e9), "time_s": ("time", "s", 1.0),
     "energy_j": ("energy", "J", 1.0), "mean_power_w": ("mean power", "W", 1.0), "power_rise_w": ("rise over idle", "W", 1.0),
+    "power_rise_over_least_idle_w": ("rise over the least idle of the system", "W", 1.0),
 }  # fmt: skip
 LETTER_INCHES = 0.11
 """Room for a letter of the legend."""

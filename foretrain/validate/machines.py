@@ -166,7 +166,7 @@ def resized(cluster: Cluster, per_node: int) -> Cluster:
     nics = max(1, round(node.nics * share))
     total = node.network_bytes_per_s * share
     smaller = replace(node, accelerators=per_node, scale_up=scale_up, nics=nics, nic_bytes_per_s=total / nics,
-                      host_w=node.host_w * share, usd_per_hour=node.usd_per_hour * share)  # fmt: skip
+                      host_w=node.host_w * share, host_busy_w=node.host_busy_w * share, usd_per_hour=node.usd_per_hour * share)  # fmt: skip
     return replace(cluster, node=smaller, scale_out=replace(cluster.scale_out, bandwidth_bytes_per_s=total))
 
 

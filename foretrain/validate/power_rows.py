@@ -1,4 +1,9 @@
-"""Wall power of nodes that train, measured beside predicted: the mean over a run, and its rise over the idle node."""
+"""Wall power of nodes that train, measured beside predicted: the mean over a run, and its rise over the idle node.
+
+What a row calls idle is what its node drew before the start. Where loading and warm-up fall into that time it is no idle, and the rise
+over it no rise (one row reads 4.8 kW on a node that other rows read at 2.5 kW). An idle node draws the same whatever it will train, so
+the rise is also held against the least reading of the system's rows; for rows without a reading of their own that is the only one.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +22,43 @@ from foretrain.validate.answers import Progress
 from foretrain.validate.benchmarks import Benchmark, benchmark_named
 from foretrain.validate.cells import Row, needed, number, text, whole
 from foretrain.validate.classic_machines import cluster_of
+from foretrain.validate.few_bits import FEW_BITS, SAID, in_few_bits
 from foretrain.validate.runs_file import Line
 from foretrain.validate.summary import Outcome
 
-SOFTWARE = "mlperf"
-QUANTITIES = ("mean_power_w", "power_rise_w")
+QUANTITIES = ("mean_power_w", "power_rise_w", "power_rise_over_least_idle_w")
+SYSTEM = ("submitter", "system", "accelerator")
+"""What names a node that idles alike."""
 
 
 def power_outcomes(lines: Sequence[Line], *, progress: Progress | None = None) -> list[Outcome]:
-    """Return two outcomes per line, the mean power of a node and its rise over idle; one where idle was not measured."""
-    outcomes = []
+    """Return the outcomes of every line: mean power of a node, rise over its own idle reading and over the least of its system."""
+    outcomes, least = [], _least_idle(lines)
     for index, line in enumerate(lines):
-        outcomes += list(_outcomes(index, line))
+        outcomes += list(_outcomes(index, line, least.get(_system(line.cells))))
         if progress is not None:
             progress(index + 1, len(lines))
     return outcomes
 
 
-def _outcomes(index: int, line: Line) -> Iterator[Outcome]:
+def _least_idle(lines: Sequence[Line]) -> dict[tuple[str, ...], float]:
+    """Return the least idle power that was read of each system."""
+    found: dict[tuple[str, ...], float] = {}
+    for line in lines:
+        try:
+            idle_w = None if line.fault else number(line.cells, "idle_node_power_W")
+        except ForetrainError:
+            continue
+        if idle_w is not None:
+            found[_system(line.cells)] = min(idle_w, found.get(_system(line.cells), idle_w))
+    return found
+
+
+def _system(row: Row) -> tuple[str, ...]:
+    return tuple(text(row, column) for column in SYSTEM)
+
+
+def _outcomes(index: int, line: Line, least_w: float | None) -> Iterator[Outcome]:
     blank = _blank(index, line.cells)
     try:
         if line.fault:
@@ -47,16 +71,19 @@ def _outcomes(index: int, line: Line) -> Iterator[Outcome]:
     yield replace(blank, measured=measured, predicted=busy_w, assumed=assumed)
     if measured is not None and idle is not None:
         yield replace(blank, quantity=QUANTITIES[1], measured=measured - idle, predicted=busy_w - idle_w, assumed=assumed)
+    if measured is not None and least_w is not None:
+        yield replace(blank, quantity=QUANTITIES[2], measured=measured - least_w, predicted=busy_w - idle_w, assumed=assumed)
 
 
 def _predicted(row: Row) -> tuple[float, float, tuple[str, ...]]:
     """Return the watts of a node while it trains and while it does not, and what was assumed."""
     benchmark = benchmark_named(text(row, "benchmark"))
-    cluster, notes = _cluster(row)
+    model, (cluster, notes) = benchmark.model(), _cluster(row)
     batch, ranks = needed(row, "global_batch", "the global batch"), cluster.accelerators
-    plan, recipe = _job(benchmark, batch, ranks)
-    prediction = simulate(benchmark.model(), cluster, plan, recipe, software=load_software(SOFTWARE))
-    return prediction.power["node_mean_w"], idle_node_w(cluster), (*notes, *benchmark.assumed)
+    few = in_few_bits(model, cluster.accelerator)
+    plan, recipe = _job(benchmark, batch, ranks, FEW_BITS if few else "fp16")
+    prediction = simulate(model, cluster, plan, recipe, software=load_software(benchmark.software))
+    return prediction.power["node_mean_w"], idle_node_w(cluster), (*notes, *benchmark.assumed, *((SAID,) if few else ()))
 
 
 def _cluster(row: Row) -> tuple[Cluster, tuple[str, ...]]:
@@ -66,19 +93,21 @@ def _cluster(row: Row) -> tuple[Cluster, tuple[str, ...]]:
     return cluster_of(named, lambda name: load_cluster(f"{name}:1"))
 
 
-def _job(benchmark: Benchmark, batch: int, ranks: int) -> tuple[Plan, Recipe]:
+def _job(benchmark: Benchmark, batch: int, ranks: int, precision: str) -> tuple[Plan, Recipe]:
     tensor = benchmark.tensor
     replicas = ranks // tensor
     micro = max(1, batch // replicas)
     plan = Plan(dp=replicas, tp=tensor, micro_batch=micro, sequence_parallel=tensor > 1)
-    return plan, Recipe(global_batch=replicas * micro, precision="fp16", optimizer=benchmark.optimizer)
+    return plan, Recipe(global_batch=replicas * micro, precision=precision, optimizer=benchmark.optimizer)
 
 
 def idle_node_w(cluster: Cluster) -> float:
     """Return the watts that an idle node draws from the wall."""
     baseline = baseline_w(cluster)
-    watts = sum(baseline.values()) - cluster.facility.network_w_per_accelerator
-    return watts * cluster.node.accelerators / cluster.node.supply_efficiency
+    power = cluster.accelerator.power
+    awake_w = power.idle_w - min(power.rest_w, power.idle_w) if power.rest_w else 0.0
+    watts = sum(baseline.values()) - cluster.facility.network_w_per_accelerator - awake_w
+    return (watts * cluster.node.accelerators - cluster.node.host_busy_w) / cluster.node.supply_efficiency
 
 
 def _blank(index: int, row: Row) -> Outcome:

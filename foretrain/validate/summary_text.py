@@ -13,6 +13,7 @@ _UNITS = {
     "energy_j": ("J", 1.0),
     "mean_power_w": ("W", 1.0),
     "power_rise_w": ("W", 1.0),
+    "power_rise_over_least_idle_w": ("W", 1.0),
 }
 
 

@@ -91,3 +91,21 @@ def test_dimensions_that_do_not_fit_are_refused(change: dict[str, object], said:
     """With what would fit."""
     with pytest.raises(ModelError, match=said):
         replace(load_spec("dlrm"), **change)
+
+
+def test_a_fused_interaction_moves_vectors_and_pairs_alone() -> None:
+    """4 vectors of 8, 2 samples, 2 bytes: 32 in and 14 out forward, 14 and 64 backward; the same FLOPs in a kernel each."""
+    op = DotInteraction(name="dots", features=4, width=8)
+    layout = Layout(micro_batch=2, fused=frozenset({"interaction"}))
+    (forward,), (backward,) = op.forward(layout), op.backward(layout)
+    assert (forward.moved_bytes, backward.moved_bytes) == (2 * 2 * (32 + 14), 2 * 2 * (64 + 14))
+    apart = Layout(micro_batch=2)
+    assert forward.flop == sum(kernel.flop for kernel in op.forward(apart))
+    assert backward.flop == sum(kernel.flop for kernel in op.backward(apart))
+
+
+def test_look_ups_are_scattered() -> None:
+    """Forward and backward: no fusion spares them."""
+    op = EmbeddingBags(name="tables", tables=2, rows=100, width=8, lookups=4, sharded=True)
+    layout = Layout(micro_batch=2)
+    assert all(kernel.scattered for kernel in (*op.forward(layout), *op.backward(layout)))

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate, product
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import foretrain as ft
 from foretrain.errors import PlanError
+from foretrain.sim.lower import lower
+from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import Prediction
+from foretrain.sim.program import RESIZE
 from foretrain.sim.recipe import Recipe
+from foretrain.sim.schedules.registry import SCHEDULES
 from foretrain.sim.simulate import simulate
+from foretrain.software.load import load_software
 from foretrain.software.profile import Software, TrainingState
 from tests.sim import hand
 from tests.sim.hand import GIGA
 
 quick = settings(deadline=None, derandomize=True, max_examples=25)
 LAYERS, PARAMETERS = 8, 8e6
+CHUNKED = frozenset({"interleaved-1f1b", "looped-bfs", "interleaved-zb", "zb-v", "dualpipe-v"})
 RESTING = TrainingState(parameter_bytes=0.0, gradient_bytes=4.0, master_bytes=4.0, gather_bytes=2.0, reduce_bytes=4.0)
 """A framework that keeps only the sharded master copy, as FSDP does."""
 
@@ -56,9 +65,12 @@ def test_parameters_that_rest_sharded_do_so_under_stage_2() -> None:
 @quick
 @given(st.integers(2, 8), st.integers(1, 5))
 def test_sharded_gradients_are_scattered_in_every_micro_batch(replicas: int, microbatches: int) -> None:
-    """(n-1)/n of 4 bytes a parameter each, and 2 bytes once to gather: in both forms. arXiv:1910.02054, section 7.2.1."""
-    wire = (replicas - 1) / replicas * PARAMETERS * (4 * microbatches + 2)
-    for software in (hand.software(), hand.software(state=RESTING)):
+    """(n-1)/n of 4 bytes a parameter each, and 2 bytes to gather: once (arXiv:1910.02054, section 7.2.1), or each time where they rest.
+
+    PyTorch's FSDP frees parameters after every backward pass: tests/validate/training/test_wire.py sees it do so.
+    """
+    for software, gathers in ((hand.software(), 1), (hand.software(state=RESTING), microbatches)):
+        wire = (replicas - 1) / replicas * PARAMETERS * (4 * microbatches + 2 * gathers)
         prediction = step(replicas * microbatches, dp=replicas, zero=2, software=software)
         assert prediction.breakdown["data_parallel"] == pytest.approx(wire / (100 * GIGA), rel=1e-12)
 
@@ -88,3 +100,21 @@ def test_whole_gradients_beside_sharded_ones_are_refused() -> None:
         Plan(dp=8, zero=2, gradient_sync="step")
     with pytest.raises(PlanError, match="did you mean 'step'"):
         Plan(gradient_sync="steps")
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("software", ["pytorch-fsdp", "deepspeed-zero3"])
+def test_room_for_what_is_gathered_is_given_back(schedule: str, software: str) -> None:
+    """Whatever is frozen, whatever the order of passes, and whether the ends of the model are one unit."""
+    whole, machine, recipe = ft.load_model("gpt3-125m"), ft.load_cluster("dgx-h100:1"), Recipe(global_batch=8)
+    tried = 0
+    for model, zero, pp in product((whole, whole.frozen("embedding", "layers")), (2, 3), (1, 2)):
+        with suppress(PlanError):  # of schedules that want more stages or chunks
+            plan = Plan(dp=2, pp=pp, zero=zero, schedule=SCHEDULES[schedule](), vpp=2 if schedule in CHUNKED else 1)
+            for program in lower(place(model, machine, plan, recipe), load_software(software)).job.programs:
+                steps = [step.operand for repeat in program.repeats for step in repeat.body * repeat.times if step.opcode == RESIZE]
+                grown = list(accumulate(steps, initial=0.0))
+                assert min(grown) > -1.0
+                assert grown[-1] == pytest.approx(0.0, abs=1.0)
+                tried += bool(steps)
+    assert tried

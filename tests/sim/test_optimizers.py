@@ -163,6 +163,8 @@ def test_a_norm_that_every_rank_knows_is_not_exchanged() -> None:
 
 
 def test_an_unfused_optimizer_moves_more() -> None:
-    """For every optimizer."""
+    """For every optimizer that keeps a state; plain SGD is one operation either way."""
     eager = replace(hand.software(), fused=frozenset())
-    assert all(step(name, software=eager).step_s > step(name).step_s for name in RULES)
+    moved = {name: (step(name, software=eager).breakdown["optimizer"], step(name).breakdown["optimizer"]) for name in RULES}
+    assert all(unfused > fused for name, (unfused, fused) in moved.items() if name != "sgd")
+    assert moved["sgd"][0] == pytest.approx(moved["sgd"][1], rel=1e-9)

@@ -60,10 +60,19 @@ def test_fully_sharded_weights_are_gathered_all_the_same() -> None:
     """Frozen or not, forward and backward; what stands still is not gathered for a backward pass that it has not."""
     plan = Plan(dp=8, zero=3)
     units = {f"0.{number}" for number in range(FULL.depth + 2)}
-    assert _gathered(LORA, plan, "forward") == units
-    assert _gathered(LORA, plan, "backward") == units - {"0.0"}
+    assert _gathered(LORA, plan, "forward", "deepspeed-zero3") == units
+    assert _gathered(LORA, plan, "backward", "deepspeed-zero3") == units - {"0.0"}
     still = LLAMA.frozen("embedding", "layers")
-    assert _gathered(still, plan, "backward") == {f"0.{LLAMA.depth + 1}"}
+    assert _gathered(still, plan, "backward", "deepspeed-zero3") == {f"0.{LLAMA.depth + 1}"}
+
+
+def test_the_root_of_fsdp_is_gathered_once() -> None:
+    """Embedding, last norm and head are one unit, which backward finds whole; layers are gathered again unless they stand still."""
+    plan = Plan(dp=8, zero=3)
+    layers = {f"0.{number + 1}" for number in range(FULL.depth)}
+    assert _gathered(LORA, plan, "forward", "pytorch-fsdp") == layers | {"0.ends"}
+    assert _gathered(LORA, plan, "backward", "pytorch-fsdp") == layers
+    assert not _gathered(LLAMA.frozen("embedding", "layers"), plan, "backward", "pytorch-fsdp")
 
 
 def _bytes(model: Model, plan: Plan, kind: str) -> float:
@@ -71,9 +80,9 @@ def _bytes(model: Model, plan: Plan, kind: str) -> float:
     return sum(one.cost.wire_bytes for one in job.collectives if one.kind.startswith(kind))
 
 
-def _gathered(model: Model, plan: Plan, direction: str) -> set[str]:
+def _gathered(model: Model, plan: Plan, direction: str, software: str) -> set[str]:
     """Return the units whose parameters are gathered for a direction."""
-    job = lower(place(model, CLUSTER, plan, RECIPE), load_software("pytorch-fsdp")).job
+    job = lower(place(model, CLUSTER, plan, RECIPE), load_software(software)).job
     return {one.name.split()[-1] for one in job.collectives if one.name.startswith(f"all-gather {direction}")}
 
 
@@ -103,3 +112,10 @@ def test_a_trunk_that_stands_still_runs_forward_only(plan: Plan) -> None:
         assert prediction.memory[0].components["activations"] < 0.1 * prediction.memory[-1].components["activations"]
     fine = simulate(model, CLUSTER, plan, RECIPE, detail="op")
     assert fine.step_s == pytest.approx(prediction.step_s, rel=1e-2)
+
+
+def test_what_stands_still_may_come_before_the_first_bucket() -> None:
+    """Layers without a backward pass, alone in front of the gradients that are reduced, of software without a cost per micro-batch."""
+    job = lower(place(LLAMA.frozen("embedding", "layers"), CLUSTER, Plan(dp=8), RECIPE), load_software("pytorch-1.10")).job
+    assert sum(one.name.startswith("all-reduce") for one in job.collectives) >= 1
+    assert simulate(LLAMA.frozen("embedding", "layers"), CLUSTER, Plan(dp=8), RECIPE, software=load_software("pytorch-1.10")).step_s > 0.0

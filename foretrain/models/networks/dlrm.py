@@ -13,6 +13,9 @@ from foretrain.models.model import Block, Model, Step
 from foretrain.models.networks.mlp import click_loss, mlp, sample_model, stream
 from foretrain.models.ops import Boundary
 
+BOTTOM = "bottom"
+"""What the names of the bottom MLP's ops begin with: the vectors of the tables can travel beside them, which do not read those."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dlrm:
@@ -51,17 +54,17 @@ def build(spec: Dlrm) -> Model:
     tables = EmbeddingBags(
         name="tables", tables=len(spec.rows), rows=sum(spec.rows), width=spec.width, lookups=sum(spec.lookups), sharded=spec.sharded
     )
-    swap = (Boundary(name="vectors", kind="exchange", elements=len(spec.rows) * spec.width),) if spec.sharded else ()
+    swap = (Boundary(name="vectors", kind="exchange", elements=len(spec.rows) * spec.width, beside=BOTTOM),) if spec.sharded else ()
+    bottom = mlp(BOTTOM, (spec.dense_features, *spec.bottom), input_grad=False)
     dense = (
-        *mlp("bottom", (spec.dense_features, *spec.bottom), input_grad=False),
         *_interaction(spec),
         *mlp("top", (_width(spec), *spec.top), last_relu=False),
         click_loss(),
     )
     return sample_model(
         spec,
-        Block(name="tables", steps=(tables, *swap), input_elements=0),
-        Block(name="dense", steps=dense, input_elements=len(spec.rows) * spec.width),
+        Block(name="features", steps=(tables, *swap, *bottom), input_elements=0),
+        Block(name="dense", steps=dense, input_elements=(len(spec.rows) + 1) * spec.width),
     )
 
 

@@ -1,0 +1,144 @@
+"""Robust least squares on the numbers of a machine: bounded, held to what they were, and honest about what the data do not say.
+
+Numbers are fitted by their logarithms. A residual is log(predicted / measured) under a soft-L1 loss; each number has a normal prior around
+what it was. A number about which the data say little more than its prior stays what it was, and is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretrain.errors import UsageError
+from foretrain.validate.calibration.machine import Machine
+
+Vector = NDArray[np.float64]
+Errors = Callable[[Machine], Vector]
+"""log(predicted / measured) of all measurements; NaN where a machine cannot be predicted."""
+
+LOSS_SCALE = 0.05
+"""Residuals beyond this share count linearly."""
+TOLD = 0.7
+"""Share of its prior's width below which a number's uncertainty must fall to be called identified."""
+AT_BOUND = 1e-3
+STEP = 0.05
+"""Relative, of a sensitivity: what ±5 % of a number does to predictions."""
+LOST = 3.0
+"""Residual of a measurement that a machine cannot be predicted for: a factor of twenty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """A number that may be fitted: its path, the range that is physical, and the standard deviation of its logarithm before the fit."""
+
+    path: str
+    low: float
+    high: float
+    width: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What became of a knob. `sensitivity` is the mean change of the predictions, in logarithms, for 5 % of it."""
+
+    path: str
+    base: float
+    value: float
+    uncertainty: float
+    sensitivity: float
+    identified: bool
+    at_bound: bool
+
+
+def fit(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> tuple[Machine, tuple[Fitted, ...]]:
+    """Return the machine that the measurements are fitted best by, and what became of each knob.
+
+    Raises:
+        UsageError: where scipy is missing.
+    """
+    known = [knob for knob in knobs if machine.has(knob.path)]
+    if not known:
+        return machine, ()
+    told = _identified(machine, known, errors)
+    chosen = [knob for knob, (is_told, _) in zip(known, told, strict=True) if is_told]
+    fitted = _solve(machine, chosen, errors) if chosen else machine
+    again = _identified(fitted, known, errors)
+    return fitted, tuple(
+        _became(knob, machine, fitted, is_told=was and knob in chosen, uncertainty=sd, errors=errors)
+        for knob, (was, _), (_, sd) in zip(known, told, again, strict=True)
+    )
+
+
+def _solve(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> Machine:
+    least_squares = _least_squares()
+    start = np.array([_log(machine, knob) for knob in knobs])
+    low, high = (np.array([math.log(getattr(knob, name)) for knob in knobs]) for name in ("low", "high"))
+    inside = np.clip(start, low + 1e-6, high - 1e-6)
+    count = len(errors(machine))
+
+    def residuals(logs: Vector) -> Vector:
+        found = _sound(errors(_at(machine, knobs, logs))) / LOSS_SCALE
+        robust = np.sign(found) * np.sqrt(2 * (np.sqrt(1 + found**2) - 1))
+        prior = (logs - start) / [knob.width for knob in knobs]
+        return np.concatenate([robust, prior * _held(count)])
+
+    found = least_squares(residuals, inside, bounds=(low, high), x_scale=0.1, diff_step=1e-3, max_nfev=40, xtol=1e-6, ftol=1e-8)
+    return _at(machine, knobs, found.x)
+
+
+def _held(count: int) -> float:
+    """Return the weight of a prior: that of a whole measurement where there are few, and less where many speak for themselves."""
+    return min(1.0, 3.0 / math.sqrt(max(count, 1)))
+
+
+def _identified(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> list[tuple[bool, float]]:
+    """Return for each knob whether the data say more of it than its prior, and how uncertain they leave it, together with the others.
+
+    **Source:** the inverse of the information matrix, as in any text on least squares (Bates and Watts, 1988, section 2.2.3).
+    """
+    base = _sound(errors(machine))
+    columns = [(_sound(errors(_nudged(machine, knob, STEP))) - base) / math.log1p(STEP) for knob in knobs]
+    slopes = np.stack(columns, axis=1) / LOSS_SCALE
+    widths = np.array([knob.width for knob in knobs])
+    information = slopes.T @ slopes + np.diag(1.0 / widths**2)
+    uncertain = np.sqrt(np.diag(np.linalg.inv(information)))
+    return [(bool(one < TOLD * width), float(one)) for one, width in zip(uncertain, widths, strict=True)]
+
+
+def _became(knob: Knob, before: Machine, after: Machine, *, is_told: bool, uncertainty: float, errors: Errors) -> Fitted:
+    value = after.number(knob.path)
+    moved = np.abs(_sound(errors(_nudged(after, knob, STEP))) - _sound(errors(after)))
+    bounds = (math.log(max(value, 1e-300) / knob.low), math.log(knob.high / max(value, 1e-300)))
+    return Fitted(
+        path=knob.path, base=before.number(knob.path), value=value, uncertainty=uncertainty, sensitivity=float(moved.mean()),
+        identified=is_told, at_bound=is_told and min(bounds) < AT_BOUND,
+    )  # fmt: skip
+
+
+def _nudged(machine: Machine, knob: Knob, step: float) -> Machine:
+    return machine.set({knob.path: max(machine.number(knob.path), knob.low) * (1 + step)})
+
+
+def _log(machine: Machine, knob: Knob) -> float:
+    return math.log(min(max(machine.number(knob.path), knob.low), knob.high))
+
+
+def _at(machine: Machine, knobs: Sequence[Knob], logs: Vector) -> Machine:
+    return machine.set({knob.path: math.exp(value) for knob, value in zip(knobs, logs, strict=True)})
+
+
+def _sound(errors: Vector) -> Vector:
+    return np.clip(np.nan_to_num(errors, nan=LOST, posinf=LOST, neginf=-LOST), -LOST, LOST)
+
+
+def _least_squares() -> Any:
+    try:
+        from scipy.optimize import least_squares  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError(f"a calibration needs scipy ({error}); install it: pip install 'foretrain[calibrate]'") from error
+    return least_squares

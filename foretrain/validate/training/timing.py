@@ -1,0 +1,76 @@
+"""How long a step takes: the slowest process's time of each repeat, which all processes run equally often."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foretrain.validate.measuring.timer import Clock, EventClock, HostClock, Limit, Sample, spread_of
+from foretrain.validate.records import Spread
+from foretrain.validate.training.peers import Peers
+
+Step = Callable[[], object]
+GPU_SAMPLE_S = 0.05
+"""Steps on a GPU are queued one after the other for so long, as in training, before it is waited for."""
+CPU_SAMPLE_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Spreads of the seconds of a step, of the slowest process in each repeat; `device_s` where the device has a clock of its own."""
+
+    wall_s: Spread
+    cpu_s: Spread
+    device_s: Spread | None
+
+
+def step_clock(device: str) -> Clock:
+    """Return the clock of whole steps."""
+    return EventClock() if device == "cuda" else HostClock()
+
+
+def time_step(step: Step, peers: Peers, device: str, limit: Limit) -> StepTime:
+    """Return how long a step takes that has been warmed up.
+
+    The first process decides in batches how many repeats follow, so that agreeing disturbs none of them.
+    """
+    clock = step_clock(device)
+    peers.meet()
+    once_s = max(peers.each(clock.warm(step)))
+    aim_s = GPU_SAMPLE_S if device == "cuda" else CPU_SAMPLE_S
+    count = max(1, math.ceil(aim_s / once_s))
+    samples: list[Sample] = []
+    began_s = time.perf_counter()
+    while batch := peers.decided(wanted(samples, once_s * count, time.perf_counter() - began_s, limit)):
+        peers.meet()
+        own = [clock.sample(step, count) for _ in range(batch)]
+        samples += [_slowest(same) for same in zip(*peers.each(own), strict=True)]
+    device_s = [one.device_s for one in samples if one.device_s is not None]
+    return StepTime(
+        wall_s=spread_of([one.wall_s for one in samples]),
+        cpu_s=spread_of([one.cpu_s for one in samples]),
+        device_s=spread_of(device_s) if device_s else None,
+    )
+
+
+def wanted(samples: Sequence[Sample], sample_s: float, elapsed_s: float, limit: Limit) -> int:
+    """Return how many more samples to take: 0 where the median is known to `limit.relative`, or time or samples are used up.
+
+    The median of n samples is known to about their relative quartile distance over √n.
+    """
+    count = len(samples)
+    if count < limit.least:
+        return limit.least - count
+    known = spread_of([one.wall_s for one in samples]).relative <= limit.relative * math.sqrt(count)
+    left = min(limit.most - count, math.ceil((limit.most_s - elapsed_s) / sample_s))
+    return 0 if known else max(0, min(left, count))
+
+
+def _slowest(same: Sequence[Sample]) -> Sample:
+    """Return the longest times among those of one repeat on all processes."""
+    device = [one.device_s for one in same if one.device_s is not None]
+    return Sample(
+        wall_s=max(one.wall_s for one in same), cpu_s=max(one.cpu_s for one in same), device_s=max(device) if device else None
+    )
