@@ -57,6 +57,12 @@ def software(path: str, value: str) -> Case:
     return Case(words=f"--set software.{path}={value}", software={path: value})
 
 
+def host(**facts: str) -> Case:
+    """Return facts of the software about its host."""
+    changes = {f"host.{name}": value for name, value in facts.items()}
+    return Case(words=" ".join(f"--set software.{path}={value}" for path, value in changes.items()), software=changes)
+
+
 AGAIN = ("full", "full:2", "full:4", "selective", "attention", "norms", "activations")
 HEAD = "| option | step, ms | time | memory, GB | exchange, ms | optimizer, ms | host, ms |\n|---|--:|--:|--:|--:|--:|--:|"
 LOW_BITS = ("fp8", "fp8-tensorwise", "fp8-rowwise", "fp8-block")
@@ -97,6 +103,11 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         plan("--zero 2 --offload optimizer", zero=2, offload="optimizer"),
         plan("--zero 3 --offload optimizer,parameters", zero=3, offload="optimizer,parameters"),
         software("host.input_overlapped", "false"),
+    ),
+    "Host": (
+        host(loader_sample_s="10 ms"), host(loader_sample_s="50 ms", loader_workers="8"),
+        host(loader_sample_s="5 ms", loader_workers="16", loader_overlapped="false"),
+        host(log_every="10"), host(log_s="20 ms"), host(log_s="20 ms", log_every="10"),
     ),
 }  # fmt: skip
 

@@ -40,7 +40,11 @@ _FRACTIONS = (
     "efficiency", "tile_efficiency", "point_to_point_efficiency", "sustained", "forward", "backward", "narrow_head",
     "data", "weight", "strided_data", "few_channels", "direct",
 )  # fmt: skip
-_PER_PARAMETER = ("parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes")
+# Of a parameter, or of a logit.
+_PER_ONE = (
+    "parameter_bytes", "gradient_bytes", "master_bytes", "gather_bytes", "reduce_bytes", "working_gradient_bytes",
+    "main_gradient_bytes", "kept_bytes", "beside_bytes", "cut_beside_bytes",
+)  # fmt: skip
 KERNELS = ("flash1", "flash2", "flash3", "xla")
 WORDS = {
     "topology": (
@@ -55,7 +59,7 @@ WORDS = {
     "stride_in": ("3x3", "1x1"),
     "cell": ("rnn", "gru", "lstm"),
     "fp8_scaling": ("delayed", "tensorwise", "rowwise", "block"),
-    "selective": ("core_attention", "alternate_products", "all_but_products"),
+    "selective": ("core_attention", "alternate_products", "alternate_products_read", "all_but_products"),
 }
 """Fields that hold one or several of a few words."""
 _COUNTS = {
@@ -90,7 +94,7 @@ def bounds_of(name: str) -> Bounds:
     unit = unit_of(name)
     if name in _FRACTIONS:
         return Bounds(unit, 1e-3, 1.2, above_zero=False)
-    if name in _PER_PARAMETER:
+    if name in _PER_ONE:
         return Bounds(unit, 0.0, 64.0, above_zero=False)
     special = {
         "overlap_loss": Bounds(unit, 0.0, 0.95, above_zero=False),
@@ -103,6 +107,7 @@ def bounds_of(name: str) -> Bounds:
         "memory_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
         "capacity_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
         "gradient_bucket_bytes": Bounds(unit, 0.0, 1e16, above_zero=True),
+        "copied_elements": Bounds(unit, 0.0, 1e12, above_zero=False),
         "limit_w": Bounds(unit, 0.0, 1e7, above_zero=True),
         "cap_w": Bounds(unit, 0.0, 1e7, above_zero=True),
         "highest_voltage": Bounds(unit, 1.0, 3.0, above_zero=True),

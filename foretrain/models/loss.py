@@ -42,8 +42,12 @@ class CrossEntropy(Weightless):
         return (stream_kernel(f"{self.name}.grad", moved, launches),)
 
     def saved_bytes(self, layout: Layout) -> float:
-        """Return the bytes of the fp32 softmax."""
-        return self._logits(layout) * FP32_BYTES
+        """Return the bytes of the fp32 softmax, or of what the software keeps instead."""
+        return self._logits(layout) * layout.logit_kept_bytes
+
+    def beside_bytes(self, layout: Layout) -> float:
+        """Return the bytes of the logits' copies and gradients at the peak of the loss."""
+        return self._logits(layout) * layout.logit_beside_bytes
 
     def _logits(self, layout: Layout) -> float:
         return float(layout.rows(self.tokens) * divided(self.vocab, layout.tp if self.cut else 1, self.pad_to))

@@ -49,6 +49,10 @@ class Layout:
         return -(-self.micro_batch * tokens // self.cp)
     wide: frozenset[str] = frozenset()
     """Patterns that mixed precision leaves in fp32."""
+    logit_kept_bytes: float = 4.0
+    """What the loss keeps of a logit for backward."""
+    logit_beside_bytes: float = 0.0
+    """What it takes beside that at its peak."""
 
     def bytes_of(self, pattern: str) -> float:
         """Return the bytes of an element in the kernels of a pattern."""
@@ -209,6 +213,10 @@ class Op(ABC):
     @abstractmethod
     def saved_bytes(self, layout: Layout) -> float:
         """Return the bytes that one micro-batch keeps on one rank from forward to backward for this op."""
+
+    def beside_bytes(self, layout: Layout) -> float:
+        """Return the bytes that backward holds beside what forward has saved, on one rank for one micro-batch."""
+        return 0.0
 
     def parameters_per_rank(self, tp: int, ep: int = 1) -> float:
         """Return the parameters that one of `tp` tensor-parallel and `ep` expert-parallel ranks holds."""

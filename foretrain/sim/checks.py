@@ -95,8 +95,8 @@ def _check_experts(plan: Plan) -> None:
     if plan.ep == 1:
         return
     given = {
-        f"zero={plan.zero}": plan.zero == 2, f"gradient_compression={plan.gradient_compression}": plan.gradient_compression is not None,
-        f"offload={plan.offload}": plan.offload is not None, f"replication={plan.replication}": plan.replication != ALL_REDUCE,
+        f"gradient_compression={plan.gradient_compression}": plan.gradient_compression is not None,
+        f"replication={plan.replication}": plan.replication != ALL_REDUCE,
     }  # fmt: skip
     wrong = next((name for name, is_given in given.items() if is_given), None)
     if wrong is not None:

@@ -21,7 +21,7 @@ from foretrain.sim.legs import Legs
 from foretrain.sim.links import Link, Network
 from foretrain.sim.messages import Messages
 from foretrain.sim.observers import Recorder, Watcher
-from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, SEND, SEND_AND_WAIT, WAIT, Job, Repeat
+from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, RESIZE, SEND, SEND_AND_WAIT, WAIT, Job, Repeat
 from foretrain.sim.rank import COALESCED, DONE, IDLE, LEGS, Rank
 from foretrain.sim.segment import Segment
 
@@ -57,6 +57,8 @@ class Engine:
         self.ranks = [Rank(i, program, len(job.segments), len(job.streams)) for i, program in enumerate(job.programs)]
         for rank in self.ranks:
             rank.callbacks = [partial(self._woken, rank)]
+        for rank, lead_s in zip(self.ranks, job.leads_s, strict=bool(job.leads_s)):
+            rank.host = -lead_s
         self._wire()
         self.messages = Messages(self)
         self.legs = Legs(self)
@@ -83,6 +85,12 @@ class Engine:
         for rank in self.ranks:
             rank.bubble_s += step_s - rank.done_s
         return Played(step_s=step_s, ranks=tuple(self.ranks), instructions=self.instructions, shares=self.network.shares)
+
+    @property
+    def leads_s(self) -> tuple[float, ...]:
+        """How far the host of each rank is ahead of the device when a step has been played."""
+        end = max(rank.done_s for rank in self.ranks) - self.offset
+        return tuple(max(0.0, end - rank.host) for rank in self.ranks)
 
     # ── wiring ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +152,7 @@ class Engine:
 
     # ── instructions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def advance(self, rank: Rank) -> None:  # noqa: C901 - the interpreter's dispatch: a call per case would cost a third of a play
+    def advance(self, rank: Rank) -> None:  # noqa: C901, PLR0912 - the interpreter's dispatch: a call per case would cost a third of a play
         """Play instructions of a rank until it has to wait."""
         now = self.env._now
         body, pc = rank.body, rank.pc
@@ -173,8 +181,10 @@ class Engine:
                     return
             elif opcode == ISSUE:
                 self.groups.issue(rank, self.job.collectives[operand])
-            else:
+            elif opcode == RESIZE:
                 self._resize(rank, operand)
+            elif not self._until(rank, operand - self.offset, now):
+                return
             pc += 1
 
     def _next_body(self, rank: Rank) -> bool:
@@ -214,6 +224,16 @@ class Engine:
         if self.recorder is not None:
             self.recorder.memory(rank, now)
         self.arm(rank, end)
+
+    def _until(self, rank: Rank, at: float, now: float) -> bool:
+        """Have a rank wait for its host; True where it need not."""
+        if at <= now:
+            return True
+        rank.pc += 1
+        rank.mode = IDLE
+        rank.host_wait_s += at - now
+        self.arm(rank, at)
+        return False
 
     def _resize(self, rank: Rank, amount: float) -> None:
         rank.buffers += amount

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.host_copies import HostCopies
+from foretrain.sim.loading import loading_s
 from foretrain.sim.offload import copy_cost, sample_bytes
 from foretrain.sim.passes import DIRECTIONS
 from foretrain.sim.placement import Span
@@ -76,12 +77,18 @@ class Exchange(ABC):
         return self._cache[key]
 
     def _inputs(self, chunk: int) -> Instructions:
-        """Return the wait for the samples of a micro-batch, where the software does not copy them ahead."""
-        placement = self.context.placement
-        if self.context.software.host.input_overlapped or placement.part(self.member.stage, chunk):
+        """Return the wait for the samples of a micro-batch, where the software does not make them ready or copy them ahead."""
+        placement, host = self.context.placement, self.context.software.host
+        if placement.part(self.member.stage, chunk):
             return []
-        size = sample_bytes(placement.model) * placement.plan.micro_batch
-        return list(self.work.waiting("inputs", copy_cost(size, placement.cluster).full_s))
+        waits: Instructions = []
+        if not host.loader_overlapped:
+            seconds = loading_s(placement, host, stage=self.member.stage, replica=self.member.replica.replica, microbatches=1)
+            waits += self.work.waiting("loading", seconds)
+        if not host.input_overlapped:
+            size = sample_bytes(placement.model) * placement.plan.micro_batch
+            waits += self.work.waiting("inputs", copy_cost(size, placement.cluster).full_s)
+        return waits
 
     def _run(self, kind: int, chunk: int, first: int = 0, last: int | None = None) -> Instructions:
         """Return the pass over some units of a chunk, with the copies of activations that lie in the host's memory."""

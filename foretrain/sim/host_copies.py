@@ -31,14 +31,14 @@ class HostCopies:
         """For gradients on their way to the host."""
         self._activations: dict[tuple[str, int, int], Pair] = {}
 
-    def gradients(self, name: str, parameters: float) -> list[Instruction]:
-        """Return the start of the copy of the gradients that this rank updates, of some parameters.
+    def gradients(self, name: str, parameters: float, experts: float) -> list[Instruction]:
+        """Return the start of the copy of the gradients that this rank updates, of some parameters, `experts` among them.
 
         It begins with the reduction that it follows, whose chunks it takes as they come.
         """
         if "optimizer" not in self.parts or not parameters:
             return []
-        issue, wait = self.context.copied(f"{name} to host", parameters / self.context.placement.plan.shards * WIRE_BYTES)
+        issue, wait = self.context.copied(f"{name} to host", self.context.placement.plan.shard_of(parameters, experts) * WIRE_BYTES)
         self.waits.append(wait)
         return [issue]
 

@@ -15,6 +15,7 @@ from foretrain.sim.cost import Pricer
 from foretrain.sim.disturbance import CALM
 from foretrain.sim.expansion import Ends, Expansion
 from foretrain.sim.inline import Spans
+from foretrain.sim.loading import check_loader, next_step
 from foretrain.sim.low_precision import in_few_bits
 from foretrain.sim.offload import check_offload, copy_cost
 from foretrain.sim.optimizer_exchange import check_clip
@@ -65,12 +66,15 @@ class Context:
         _check_compression(placement, self.numbers)
         check_clip(plan, placement.recipe)
         check_meeting(plan, placement.cluster)
+        check_loader(software.host)
         check_offload(plan, placement.recipe, placement.cluster)
-        self.states = stage_states(placement, self.numbers)
+        self.states = stage_states(placement, self.numbers, software)
         self.layout = Layout(
             micro_batch=plan.micro_batch, tp=plan.tp, sequence_parallel=plan.sequence_parallel,
             element_bytes=self.numbers.element_bytes, flash=self.pricer.attention != "unfused", fused=software.fused,
             wide=software.wide if self.numbers.element_bytes < FP32_BYTES else frozenset(),
+            logit_kept_bytes=software.loss.kept_bytes,
+            logit_beside_bytes=software.loss.cut_beside_bytes if plan.tp > 1 else software.loss.beside_bytes,
             regathers=software.regathers, cp=plan.cp, ep=plan.ep, expert_load=plan.capacity_factor or plan.expert_imbalance,
         )  # fmt: skip
         _refuse_unfused(plan, software, self.layout)
@@ -236,6 +240,7 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
     order = plan.schedule.order(stage=member.stage, stages=plan.pp, chunks=plan.vpp, microbatches=placement.microbatches)
     ends = {(forward, chunk): channels[index, forward, chunk] for forward in (True, False) for chunk in range(placement.chunks)}
     begin = Repeat(exchange.begin(), 1)
+    loaded = next_step(placement, context.software.host, stage=member.stage, replica=member.replica.replica)
     passes = Expansion(exchange, placement.microbatches_each, ends).expanded(order)
     return Program(
         stage=member.stage,
@@ -244,7 +249,7 @@ def _program(context: Context, members: list[Member], index: int, channels: dict
         node=member.node,
         flows=member.flows,
         label=_label(plan.pp, placement, member),
-        repeats=(begin, *passes, Repeat(exchange.end(), 1)),
+        repeats=(begin, *passes, Repeat((*exchange.end(), *loaded), 1)),
     )
 
 

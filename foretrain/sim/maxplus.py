@@ -17,7 +17,20 @@ from dataclasses import dataclass
 from foretrain.errors import PlanError
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.links import ROOM
-from foretrain.sim.program import COMPUTE, ISSUE, RECEIVE, RESIZE, SEND, SEND_AND_WAIT, WAIT, CollectiveSpec, Instruction, Job, Program
+from foretrain.sim.program import (
+    COMPUTE,
+    ISSUE,
+    RECEIVE,
+    RESIZE,
+    SEND,
+    SEND_AND_WAIT,
+    UNTIL,
+    WAIT,
+    CollectiveSpec,
+    Instruction,
+    Job,
+    Program,
+)  # fmt: skip
 from foretrain.sim.segment import Segment
 
 Link = tuple[str, int]
@@ -115,7 +128,7 @@ def _ended(walker: Iterator[None]) -> bool:
 
 def _walk(board: _Board, rank: int, program: Program) -> Iterator[None]:  # noqa: C901 - an interpreter's dispatch
     """Play the program of one rank, yielding wherever a time that it needs is not known yet."""
-    now = host = 0.0
+    now, host = 0.0, -board.job.leads_s[rank] if board.job.leads_s else 0.0
     for opcode, operand in _instructions(program):
         if opcode == COMPUTE:
             _refuse_beside(board, rank, now)
@@ -140,6 +153,8 @@ def _walk(board: _Board, rank: int, program: Program) -> Iterator[None]:  # noqa
             while board.slots.get((rank, operand), now) is None:
                 yield
             now = max(now, board.slots.pop((rank, operand), None) or now)
+        elif opcode == UNTIL:
+            now = max(now, operand)
     board.done_s[rank] = now
     board.changed = True
 

@@ -13,7 +13,7 @@ from foretrain.software.profile import Software
 
 def static_bytes(state: StageState) -> float:
     """Return what one rank holds before the first pass."""
-    return state.parameter_bytes + state.gradient_bytes + state.residual_bytes + state.optimizer_bytes
+    return state.parameter_bytes + state.gradient_bytes + state.residual_bytes + state.optimizer_bytes + state.buffer_bytes
 
 
 def stage_memory(placement: Placement, states: Sequence[StageState], ranks: Sequence[Rank], software: Software) -> tuple[StageMemory, ...]:
@@ -28,8 +28,13 @@ def stage_memory(placement: Placement, states: Sequence[StageState], ranks: Sequ
             "optimizer": state.optimizer_bytes,
             # Activations that have left for the host make room below zero in the buffers.
             "activations": heaviest.peak_activations + min(0.0, heaviest.peak_buffers),
-            "buffers": max(0.0, heaviest.peak_buffers),
+            "buffers": max(0.0, heaviest.peak_buffers) + state.buffer_bytes,
         }
         components["framework"] = sum(components.values()) * software.fragmentation + software.context_bytes
-        result.append(StageMemory(stage=stage, peak_bytes=sum(components.values()), capacity_bytes=capacity, components=components))
+        result.append(
+            StageMemory(
+                stage=stage, peak_bytes=sum(components.values()), capacity_bytes=capacity, components=components,
+                context_bytes=software.context_bytes,
+            )
+        )  # fmt: skip
     return tuple(result)

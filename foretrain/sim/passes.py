@@ -158,11 +158,15 @@ class Passes:
         return [waiting(leg, self.busy, EXPERT) for leg in legs] if op.experts else legs
 
     def _buffers(self, block: Block, *, backward: bool) -> float:
-        """Return the largest bytes of other ranks' keys and values that an attention of the block holds at a time."""
+        """Return the largest bytes beside what is saved that one op of the block holds at a time.
+
+        Other ranks' keys and values in attention, copies and gradients of the logits in the loss.
+        """
+        beside = max((op.beside_bytes(self.layout) for op in block.ops), default=0.0) if backward else 0.0
         if self.context is None:
-            return 0.0
+            return beside
         cores = (op for op in block.ops if isinstance(op, CoreAttention))
-        return max((self.context.buffer_bytes(op, self.layout, backward=backward) for op in cores), default=0.0)
+        return max((self.context.buffer_bytes(op, self.layout, backward=backward) for op in cores), default=beside)
 
     def _input_legs(self, steps: Sequence[Step]) -> list[Leg]:
         """Return the backward pass without gradients of weights, beside which its collectives cannot hide."""

@@ -18,7 +18,7 @@ from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.plan import Plan
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.schedules.seats import Line, Seat
-from foretrain.sim.unlike import unlike
+from foretrain.sim.unlike import beside_alike, unlike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaClass:
-    """Data-parallel replicas that are placed alike, the first of which is simulated."""
+    """Data-parallel replicas that are placed alike, the middle one of which is simulated: it has most of its like on either side."""
 
     members: Sequence[int]
 
     @property
     def replica(self) -> int:
         """The replica that is simulated."""
-        return self.members[0]
+        return self.members[len(self.members) // 2]
 
     @property
     def multiplicity(self) -> int:
@@ -117,7 +117,7 @@ class Placement:
         context = range(c, c + 1) if "cp" in unfold else range(self.plan.cp)
         alike = tuple(product(tensor, context))
         if len(self.classes) == 1:
-            return sum(self._replicas_on(home, stage, *other) for other in alike)
+            return sum(self.replicas_on(home, stage, *other) for other in alike)
         return sum(self.node(stage, replica, *other) == home for replica in replicas.members for other in alike)
 
     def slowest_factor(self, stage: int, replica: int, tensor: Sequence[int], context: Sequence[int]) -> float:
@@ -131,7 +131,7 @@ class Placement:
         nodes = [self.node(stage, replica, t, c) for t in tensor for c in context]
         return max(nodes, key=lambda node: self.disturbance.links.get(node, 1.0))
 
-    def _replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
+    def replicas_on(self, node: int, stage: int, t: int, c: int) -> int:
         """Return how many replicas have their rank (stage, t, c) on a node."""
         size, stride, dp = self.cluster.node.accelerators, self.strides["dp"], self.plan.dp
         below = [-((self.rank(stage, 0, t, c) - start * size) // stride) for start in (node, node + 1)]
@@ -258,4 +258,4 @@ def _classes(cluster: Cluster, plan: Plan) -> tuple[Sequence[int], ...]:
         homes = [first // domain for first in firsts]
         reach = [(first + plan.tp - 1) // domain - home for first, home in zip(firsts, homes, strict=True)]
         found.setdefault((*reach, *(int(a != b) for a, b in pairwise(homes))), []).append(replica)
-    return tuple(found.values())
+    return beside_alike(tuple(found.values()), cluster, plan)

@@ -219,6 +219,10 @@ class Plan:
         """Ranks that share one copy of the sharded state of the experts."""
         return max(1, self.shards // self.ep)
 
+    def shard_of(self, whole: float, experts: float) -> float:
+        """Return what one rank holds of what is sharded, `experts` of it over the ranks that hold the same ones."""
+        return (whole - experts) / self.shards + experts / self.expert_shards
+
 
 def _whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -50,13 +50,13 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
         remedy = "use muon or adamw, or add peak.fp32 to its profile"
         raise RecipeError(f"{accelerator.name} has no fp32 rate, which {recipe.optimizer} needs; {remedy}")
     mixed = dtype in ("fp16", "bf16")
-    state = software.state if mixed else FULL if software.state.parameter_bytes or not sharded else FULL_SHARDED
+    state = _mixed(software, dtype) if mixed else FULL if software.state.parameter_bytes or not sharded else FULL_SHARDED
     if mixed and recipe.master_weights is not None:
         state = _mastered(state, kept=recipe.master_weights)
     if not sharded and state.parameter_bytes == 0.0:
         state = FULL if not mixed else _resident(state)
     if recipe.grad_dtype is not None:
-        state = replace(state, gradient_bytes=ELEMENT_BYTES[recipe.grad_dtype], reduce_bytes=ELEMENT_BYTES[recipe.grad_dtype])
+        state = _accumulated(state, software, ELEMENT_BYTES[recipe.grad_dtype])
     return Numbers(
         dtype=dtype,
         product_dtype=dtype if few is None else few.dtype,
@@ -65,6 +65,18 @@ def numbers(recipe: Recipe, accelerator: Accelerator, software: Software, *, sha
         state=state,
         optimizer_bytes=RULES[recipe.optimizer].state_bytes,
     )
+
+
+def _mixed(software: Software, dtype: str) -> TrainingState:
+    """Return what a framework keeps in a 16-bit dtype."""
+    return software.state_fp16 if dtype == "fp16" and software.state_fp16 is not None else software.state
+
+
+def _accumulated(state: TrainingState, software: Software, size: float) -> TrainingState:
+    """Return the state with gradients summed and reduced in `size` bytes; in 16 bits, updates read a copy in fp32 where they do in fp16."""
+    copied = software.state_fp16.main_gradient_bytes if software.state_fp16 is not None and size < FULL.gradient_bytes else 0.0
+    working = state.working_gradient_bytes if size >= FULL.gradient_bytes else 0.0
+    return replace(state, gradient_bytes=size, reduce_bytes=size, main_gradient_bytes=copied, working_gradient_bytes=working)
 
 
 def _mastered(state: TrainingState, *, kept: bool) -> TrainingState:
@@ -84,4 +96,5 @@ def _resident(state: TrainingState) -> TrainingState:
         master_bytes=0.0,
         gather_bytes=state.gather_bytes,
         reduce_bytes=state.master_bytes,
+        working_gradient_bytes=state.working_gradient_bytes,
     )

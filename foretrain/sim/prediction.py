@@ -37,6 +37,13 @@ class StageMemory:
     capacity_bytes: float
     components: Mapping[str, float]
     """parameters, gradients, optimizer, activations, buffers, framework; sums to `peak_bytes`."""
+    context_bytes: float
+    """Of `framework`, what lies outside the allocator: context, communicators, workspaces."""
+
+    @property
+    def reserved_bytes(self) -> float:
+        """What the framework's allocator has reserved at the peak (`torch.cuda.max_memory_reserved`)."""
+        return self.peak_bytes - self.context_bytes
 
     @property
     def fits(self) -> bool:

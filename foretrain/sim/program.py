@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.segment import Segment
 
-COMPUTE, RECEIVE, SEND, SEND_AND_WAIT, ISSUE, WAIT, RESIZE = range(7)
+COMPUTE, RECEIVE, SEND, SEND_AND_WAIT, ISSUE, WAIT, RESIZE, UNTIL = range(8)
 """Opcodes: play a segment; take a message; send one (and wait until it has left); start a collective on a stream; wait for one;
-allocate (positive) or free (negative) buffer bytes."""
+allocate (positive) or free (negative) buffer bytes; wait for the host until so long after the step began."""
 
 
 class Instruction(NamedTuple):
-    """One opcode and its operand: a Segment, a channel or collective number, a slot, or bytes."""
+    """One opcode and its operand: a Segment, a channel or collective number, a slot, bytes, or seconds."""
 
     opcode: int
     operand: Any
@@ -81,3 +81,5 @@ class Job:
     """How far the host can run ahead of the device."""
     slow_links: Mapping[int, float] = field(default_factory=dict)
     """How many times less the NICs of some nodes carry."""
+    leads_s: tuple[float, ...] = ()
+    """How far the host of each simulated rank is ahead of the device when the step begins; empty: none is."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from foretrain.models.matmul import Linear
+from foretrain.models.attention import CoreAttention
+from foretrain.models.matmul import Linear, divided
 from foretrain.models.model import Block, Step
 from foretrain.models.ops import Boundary, Layout, Op
 from foretrain.models.stream import Streaming
@@ -20,13 +21,13 @@ class Recomputation:
     """What runs again, named by `again`, and what a layer keeps for it.
 
     Where `feeding`, they run again from what they keep, to give the products after them their inputs, which are then not kept.
-    Steps that do not run again keep what they always keep, unless `outputs` is above zero: the layer then keeps that share of its
-    products' outputs instead. `inputs` counts the tensors of the size of its input that it keeps besides.
+    Steps that do not run again keep what they always keep, unless `outputs` says what the layer keeps of results instead. `inputs`
+    counts the tensors of the size of its input that it keeps besides.
     """
 
     again: Callable[[Sequence[Step]], tuple[Step, ...]]
     inputs: int
-    outputs: float = 0.0
+    outputs: Callable[[Block, Layout], float] | None = None
     feeding: bool = False
 
     def kept_bytes(self, block: Block, layout: Layout) -> float:
@@ -38,14 +39,46 @@ class Recomputation:
         if self.feeding:
             fed = sum(_input_bytes(op, layout) for op in _fed(block.steps, again))
             return sum(op.saved_bytes(layout) for op in block.ops) - fed
-        if self.outputs:
-            return boundary + self.outputs * sum(_output_bytes(op, layout) for op in block.ops if isinstance(op, Linear))
+        if self.outputs is not None:
+            return boundary + self.outputs(block, layout)
         return boundary + sum(op.saved_bytes(layout) for op in block.ops if id(op) not in again)
 
 
-def _output_bytes(linear: Linear, layout: Layout) -> float:
+def _products(block: Block) -> list[tuple[Linear, int]]:
+    """Return the products of a block in order, as a framework keeps them apart, each with its outputs."""
+    linears = [op for op in block.ops if isinstance(op, Linear)]
+    return [(op, outs) for op in linears for outs in ([outs for _, outs in op.parts] or [op.out_features])]
+
+
+def _output_bytes(linear: Linear, outs: int, layout: Layout) -> float:
     cut = {"column": layout.tp, "row": layout.sequence_cut, "none": 1}[linear.cut]
-    return layout.rows(linear.tokens) * linear.out_features * layout.element_bytes / cut
+    return layout.rows(linear.tokens) * outs * layout.element_bytes / cut
+
+
+def _all_outputs(block: Block, layout: Layout) -> float:
+    """Return the results of all products."""
+    return sum(_output_bytes(op, outs, layout) for op, outs in _products(block))
+
+
+def _alternate_outputs(block: Block, layout: Layout) -> float:
+    """Return the results of the first, third and so on of the products, and of attention with what it keeps of the scores."""
+    cores = [op for op in block.ops if isinstance(op, CoreAttention)]
+    attended = sum(op.saved_bytes(replace(layout, flash=True)) + _attended_bytes(op, layout) for op in cores)
+    return attended + sum(_output_bytes(op, outs, layout) for op, outs in _products(block)[::2])
+
+
+def _alternate_outputs_read(block: Block, layout: Layout) -> float:
+    """Return the same without products whose result backward does not read: it is only added to the residual stream."""
+    added = [before for before, after in pairwise(block.ops) if isinstance(after, Streaming) and after.pattern == "bias_dropout_add"]
+    unread = {id(op) for op in added if isinstance(op, Linear)}
+    spared = sum(_output_bytes(op, outs, layout) for op, outs in _products(block)[::2] if id(op) in unread)
+    return _alternate_outputs(block, layout) - spared
+
+
+def _attended_bytes(core: CoreAttention, layout: Layout) -> float:
+    """Return the bytes of what attention makes."""
+    width = core.head_dim if core.value_dim is None else core.value_dim
+    return layout.rows(core.tokens) * divided(core.heads, layout.tp) * width * layout.element_bytes
 
 
 def _input_bytes(linear: Linear, layout: Layout) -> float:
@@ -76,7 +109,9 @@ def _core(steps: Sequence[Step]) -> tuple[Step, ...]:
 def _alternate(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Return all but attention and every other product: torchtitan's per-op policy saves the first product of each pair.
 
-    It keeps half of the products' outputs, the attention's and the layer's input.
+    It counts products that read the same input apart (Q, K, V; gate and up), and keeps the results of those saved, the attention's and
+    the layer's input.
+    **Source:** torchtitan, `models/llama/parallelize_llama.py`, `_apply_ac_to_transformer_block`.
     """
     result: list[Step] = []
     products = 0
@@ -104,8 +139,9 @@ _NAMED = {
 }
 _SELECTIVE = {
     "core_attention": Recomputation(again=_core, inputs=0),
-    "alternate_products": Recomputation(again=_alternate, inputs=2, outputs=0.5),
-    "all_but_products": Recomputation(again=_all_but_products, inputs=1, outputs=1.0),
+    "alternate_products": Recomputation(again=_alternate, inputs=1, outputs=_alternate_outputs),
+    "alternate_products_read": Recomputation(again=_alternate, inputs=1, outputs=_alternate_outputs_read),
+    "all_but_products": Recomputation(again=_all_but_products, inputs=1, outputs=_all_outputs),
 }
 
 

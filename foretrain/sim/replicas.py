@@ -42,7 +42,7 @@ class Apart(Exchange):
 
     def end(self) -> tuple[Instruction, ...]:
         """Return what the replicas exchange at the end of a step, with the optimizer."""
-        copied = self.host.gradients("gradients", self.work.state.trained)
+        copied = self.host.gradients("gradients", self.work.state.trained, self.work.state.experts_trained)
         return (*self._deferred(), *self._tied(), *copied, *self.host.waits, *self._last())
 
     def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:

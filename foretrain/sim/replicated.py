@@ -91,7 +91,7 @@ class Replicated(Exchange):
                 result += passed
             else:
                 reduced = self._reduced(f"gradients {_named(chunk, bucket)}", bucket, last=last)
-                result += self._held(passed, reduced, bucket.parameters)
+                result += self._held(passed, reduced, bucket)
         return result + self._part(kind, chunk, 0, position)
 
     def _part(self, kind: int, chunk: int, first: int, last: int) -> Instructions:
@@ -101,7 +101,7 @@ class Replicated(Exchange):
     def _reduced(self, name: str, bucket: GradientBucket, *, last: bool) -> Instructions:
         """Return the reduction of a bucket: waited for at once where nothing may hide it, at the end of the step after the last pass."""
         before, pairs, after = self._packed(name, bucket)
-        copied = self.host.gradients(name, bucket.parameters)
+        copied = self.host.gradients(name, bucket.parameters, bucket.experts)
         issues, waits = [issue for issue, _ in pairs], [wait for _, wait in pairs]
         if not self.context.software.overlap.gradient_reduce:
             return [*before, *chain.from_iterable(pairs), *after, *copied]
@@ -126,12 +126,16 @@ class Replicated(Exchange):
         pairs = [pair for pair in found if pair is not None]
         return list(self.work.beside("pack", before)), pairs, list(self.work.beside("unpack", after))
 
-    def _held(self, passed: Iterable[Instruction], reduced: Instructions, parameters: float) -> Instructions:
-        """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced."""
+    def _held(self, passed: Iterable[Instruction], reduced: Instructions, bucket: GradientBucket) -> Instructions:
+        """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced.
+
+        Those of experts of which no other rank has a shard never are otherwise than whole.
+        """
         plan = self.context.placement.plan
         if plan.zero < 2 or plan.shards == 1:
             return [*passed, *reduced]
-        size = parameters * self.context.numbers.state.reduce_bytes
+        whole = bucket.parameters - (bucket.experts if plan.expert_shards == 1 else 0.0)
+        size = whole * self.context.numbers.state.reduce_bytes
         return [Instruction(RESIZE, size), *passed, *reduced, Instruction(RESIZE, -size)]
 
     def end(self) -> tuple[Instruction, ...]:
@@ -146,7 +150,7 @@ class Replicated(Exchange):
             result += [*before, *chain.from_iterable(pairs), *after]
         result += self._tied()
         if not (self.last_apart or self._every):
-            result += self.host.gradients("gradients", self.work.state.trained)
+            result += self.host.gradients("gradients", self.work.state.trained, self.work.state.experts_trained)
         result += self.host.waits
         result += self.work.optimizer()
         if self.context.placement.plan.shards > 1 and not self.context.software.overlap.parameter_gather:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from foretrain.sim.exchange import Exchange, Instructions, Pair
@@ -62,7 +64,8 @@ class Sharded(Exchange):
         units = [self.work.state.units[chunk][number] for number in members]
         name = f"gradients {chunk}.{members[0] if len(members) == 1 else 'ends'}"
         trained = sum(unit.trained for unit in units)
-        pairs, copied = self._reduction(name, trained, sum(unit.experts_trained for unit in units)), self.host.gradients(name, trained)
+        experts = sum(unit.experts_trained for unit in units)
+        pairs, copied = self._reduction(name, trained, experts), self.host.gradients(name, trained, experts)
         if not pairs:
             return copied
         if last:
@@ -122,7 +125,7 @@ class Sharded(Exchange):
         """Return what brings the parameters of units that are gathered as one: a copy from the host, where they lie there, and gathers."""
         units = [self.work.state.units[chunk][number] for number in members]
         size, experts = sum(unit.gather_bytes for unit in units), sum(unit.experts_gather_bytes for unit in units)
-        copied = self.host.parameters(name, size / self.context.placement.plan.shards)
+        copied = self.host.parameters(name, self.context.placement.plan.shard_of(size, experts))
         gathered = self._gather(name, size, experts)
         return gathered if copied is None else [copied, *gathered]
 
@@ -136,6 +139,17 @@ class Sharded(Exchange):
         if plan.shards == 1:
             return 0.0
         return unit.gather_bytes - (unit.experts_gather_bytes if plan.expert_shards == 1 else 0.0)
+
+    def _rooms(self, kind: int, units: Sequence[Unit], order: list[int]) -> dict[int, float]:
+        """Return by unit what is free once its own gradients are there: its own where they are reduced at once.
+
+        Reduced beside the next unit, they are freed after it.
+        """
+        made = {unit: self._unreduced_bytes(kind, units[unit]) for unit in order}
+        if not self.context.software.overlap.gradient_reduce or not order:
+            return made
+        over = {unit: made[before] for before, unit in pairwise(order)}
+        return {order[0]: 0.0, **over, order[-1]: over.get(order[-1], 0.0) + made[order[-1]]}
 
     def _unreduced_bytes(self, kind: int, unit: Unit) -> float:
         """Return what the gradients of a unit, which a pass completes, take until they are reduced."""
@@ -165,26 +179,15 @@ class FullySharded(Sharded):
 
     def _back(self, kind: int, chunk: int, order: list[int], *, last: bool) -> Instructions:
         units, ends = self.work.state.units[chunk], self._ends(chunk)
+        whole = [0.0 if kind == WEIGHT else self._whole_bytes(unit) for unit in units]
+        befores: list[Instructions] = [[] for _ in order] if kind == WEIGHT else self._gathered(kind, chunk, order, whole)
+        rooms = self._rooms(kind, units, [unit for unit in order if unit not in ends])
         result: Instructions = []
-        for unit, gathered in zip(order, self._before(kind, chunk, order), strict=True):
-            if unit in ends:
-                result += [Instruction(RESIZE, self._unreduced_bytes(kind, units[unit])), *gathered, *self._compute(kind, chunk, unit)]
-                continue
-            result += [*gathered, *self._compute(kind, chunk, unit)]
-            result += self._reduce(kind, chunk, (unit,), last=last)
-            result.append(Instruction(RESIZE, -self._room(kind, units[unit])))
+        for unit, gathered in zip(order, befores, strict=True):
+            result += [*gathered, *self._compute(kind, chunk, unit), Instruction(RESIZE, self._unreduced_bytes(kind, units[unit]))]
+            if unit not in ends:
+                result += [*self._reduce(kind, chunk, (unit,), last=last), Instruction(RESIZE, -whole[unit] - rooms[unit])]
         return result + self._ended(kind, chunk, order, last=last)
-
-    def _before(self, kind: int, chunk: int, order: list[int]) -> list[Instructions]:
-        """Return what comes before each unit backward; gradients of weights need no weights, only room for themselves."""
-        rooms = [self._room(kind, unit) for unit in self.work.state.units[chunk]]
-        if kind == WEIGHT:
-            return [[] if unit in self._ends(chunk) else [Instruction(RESIZE, rooms[unit])] for unit in order]
-        return self._gathered(kind, chunk, order, rooms)
-
-    def _room(self, kind: int, unit: Unit) -> float:
-        """Return what a unit takes while it is whole backward: its parameters where they are read, its gradient until it is reduced."""
-        return (0.0 if kind == WEIGHT else self._whole_bytes(unit)) + self._unreduced_bytes(kind, unit)
 
 
 class GatheredOnce(Sharded):
@@ -215,11 +218,12 @@ class GatheredOnce(Sharded):
         frees = last if self._pipelined else kind in (BACKWARD, WEIGHT)
         still = sum(self._whole_bytes(unit) for number, unit in enumerate(units) if number not in {*order, *ends})
         result: Instructions = [Instruction(RESIZE, -still)] if frees and still else []
+        rooms = self._rooms(kind, units, [unit for unit in order if unit not in ends])
         for unit in order:
-            held, whole = self._unreduced_bytes(kind, units[unit]), self._whole_bytes(units[unit]) if frees else 0.0
-            result += [Instruction(RESIZE, held), *self._compute(kind, chunk, unit)]
+            whole = self._whole_bytes(units[unit]) if frees else 0.0
+            result += [*self._compute(kind, chunk, unit), Instruction(RESIZE, self._unreduced_bytes(kind, units[unit]))]
             if unit not in ends:
-                result += [*self._reduce(kind, chunk, (unit,), last=last), Instruction(RESIZE, -held - whole)]
+                result += [*self._reduce(kind, chunk, (unit,), last=last), Instruction(RESIZE, -rooms[unit] - whole)]
         return result + self._ended(kind, chunk, order, last=last)
 
 

@@ -17,11 +17,13 @@ from foretrain.sim.disturbance import CALM, Disturbance
 from foretrain.sim.energy import baseline_w, mean_clock_hz, step_energy, step_power
 from foretrain.sim.engine import Engine, Played
 from foretrain.sim.jitter import Distribution, Jitter, distribution
+from foretrain.sim.loading import with_logging
 from foretrain.sim.lower import Lowered, lower
 from foretrain.sim.memory import stage_memory, static_bytes
-from foretrain.sim.placement import place
+from foretrain.sim.placement import Placement, place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import DETAILS, J_PER_KWH, Prediction
+from foretrain.sim.program import Job
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.recorder import TimelineRecorder
 from foretrain.sim.steady import SteadyState
@@ -61,11 +63,30 @@ def simulate(  # noqa: PLR0913 - the public verb: four subjects, three options
         software = load_software(DEFAULT_SOFTWARE)
         assumed = (f"software {DEFAULT_SOFTWARE}",)
     model = model.at_sequence(recipe.seq_len).at_image(recipe.image_size)
-    lowered = lower(place(model, cluster, plan, recipe, disturbance), software)
-    watcher = SteadyState() if detail == "segment" else None
-    played = Engine(lowered.job, ops=detail == "op", watcher=watcher).play()
+    placement = place(model, cluster, plan, recipe, disturbance)
+    lowered = _logging(placement, software, detail) or lower(placement, software)
+    played = _engine(lowered.job, detail).play()
     predicted = _prediction(lowered, played, software, detail, assumed + _assumed(lowered.placement.model, cluster, software, plan))
     return predicted if not disturbance.jitter else replace(predicted, jitter=_drawn(lowered, disturbance, seed))
+
+
+def _engine(job: Job, detail: str) -> Engine:
+    return Engine(job, ops=detail == "op", watcher=SteadyState() if detail == "segment" else None)
+
+
+def _logging(placement: Placement, software: Software, detail: str) -> Lowered | None:
+    """Return the job of the mean step where the host does not read the loss in each, or takes time for it; None where it is as free.
+
+    A step after one in which the host has waited for the device begins without a lead, the others with that of the step before.
+    """
+    if software.host.log_every == 1 and not software.host.log_s:
+        return None
+    synced = _engine(lower(placement, software).job, detail)
+    synced_s = synced.play().step_s
+    leads_s = synced.leads_s if software.host.log_every > 1 else ()
+    ahead_s = _engine(replace(lower(placement, software).job, leads_s=leads_s), detail).play().step_s
+    lowered = lower(placement, replace(software, host=with_logging(software.host, synced_s, ahead_s)))
+    return replace(lowered, job=replace(lowered.job, leads_s=leads_s))
 
 
 def _drawn(lowered: Lowered, disturbance: Disturbance, seed: int) -> Distribution:

@@ -45,12 +45,24 @@ class StageWork:
         """Return a pass over the units `first` to `last` (exclusive) of a chunk; all but forward run the last unit first."""
         units = self.state.units[chunk][first:last]
         own = (self.stage, id(self)) if self.apart else None
-        operation, passes = self._operation(direction, chunk, apart=last is not None)
-        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), own)
+        ran = operation, passes = self._operation(direction, chunk, apart=last is not None)
+        held = self._held_bytes(chunk) if last is None or last == len(self.state.units[chunk]) else 0.0
+        key = (id(passes), operation.share, direction, chunk, first == 0, _made_of(units), own, held)
         known = self.context.played
         if key not in known:
-            known[key] = self._made(direction, chunk, units, operation, passes, opens=first == 0)
+            known[key] = self._made(direction, chunk, units, ran, opens=first == 0, held=held)
         return known[key]
+
+    def _held_bytes(self, chunk: int) -> float:
+        """Return the bytes that this rank holds of a chunk's result for the next stage until the chunk has run backward."""
+        context = self.context
+        placement, plan = context.placement, context.placement.plan
+        following = placement.part(self.stage, chunk) + 1
+        here = any(placement.part(self.stage, other) == following for other in range(placement.chunks))
+        if here or not context.software.outputs_held or following == len(placement.chunk_layers):
+            return 0.0
+        whole = placement.input_elements(following) * plan.micro_batch * context.numbers.element_bytes / plan.cp
+        return whole / context.layout.sequence_cut
 
     def deferred(self, chunk: int, microbatches: int) -> tuple[Instruction, ...]:
         """Return the gradients of weights that all micro-batches have left to the end of the step."""
@@ -149,18 +161,20 @@ class StageWork:
         return next((passes for passes in same if passes.like(self.passes)), None) or self.passes.at(operation.point)
 
     def _made(
-        self, direction: str, chunk: int, units: tuple[Unit, ...], operation: Operation, priced: Passes, *, opens: bool
+        self, direction: str, chunk: int, units: tuple[Unit, ...], ran: tuple[Operation, Passes], *, opens: bool, held: float
     ) -> tuple[Instruction, ...]:
+        operation, priced = ran
         name = f"{direction} {chunk}" if len(self.state.units) > 1 else direction
         passes = _passes(priced, direction, units)
         parts = [each.legs for each in passes]
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens and direction != WEIGHT:
             parts.append((host_leg("schedule", overhead),))
-        delta = sum(each.delta_bytes for each in passes)
+        sent = {FORWARD: held, WEIGHT: 0.0}.get(direction, -held)
+        delta = sum(each.delta_bytes for each in passes) + sent
         if not any(parts) and not delta:
             return ()  # layers that stand still have no backward pass
-        return self._instructions(name, parts, operation, _peak(passes), delta)
+        return self._instructions(name, parts, operation, max(_peak(passes), delta), delta)
 
     def _instructions(self, name: str, parts: Parts, operation: Operation, peak: float, delta: float) -> tuple[Instruction, ...]:
         if not self.apart:

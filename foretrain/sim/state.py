@@ -18,6 +18,7 @@ from foretrain.sim.precision import Numbers
 from foretrain.sim.recompute import recomputation
 from foretrain.sim.recompute_share import CLASSES, recompute_share
 from foretrain.sim.replication import DILOCO, SERVER
+from foretrain.software.profile import Software
 
 FP32_BYTES = 4.0
 
@@ -57,6 +58,8 @@ class StageState:
     residual_bytes: float
     """Of gradients that compression has not sent."""
     optimizer_bytes: float
+    buffer_bytes: float
+    """Of communication, which nothing else shares."""
     experts_trained: float
     """Those of `trained` that expert parallelism spreads."""
     updated: float
@@ -92,7 +95,7 @@ def sharded_bytes(block: Block, ranks: int) -> float:
     return sum(op.parameters for op in block.ops if op.sharded) * FP32_BYTES / ranks
 
 
-def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ...]:
+def stage_states(placement: Placement, numbers: Numbers, software: Software) -> tuple[StageState, ...]:
     """Return the units and the resident bytes of one rank of every stage."""
     _check_recomputed(placement)
     layers = {
@@ -100,10 +103,12 @@ def stage_states(placement: Placement, numbers: Numbers) -> tuple[StageState, ..
         for block, _ in placement.model.layers
         for again in (False, True)
     }
-    return tuple(_stage_state(placement, numbers, stage, layers) for stage in range(placement.plan.pp))
+    return tuple(_stage_state(placement, numbers, software, stage, layers) for stage in range(placement.plan.pp))
 
 
-def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dict[tuple[int, bool], Unit]) -> StageState:
+def _stage_state(
+    placement: Placement, numbers: Numbers, software: Software, stage: int, layers: dict[tuple[int, bool], Unit]
+) -> StageState:
     plan = placement.plan
     units = tuple(_chunk_units(placement, numbers, stage, chunk, layers) for chunk in range(placement.chunks))
     counted = _counted(units)
@@ -114,15 +119,17 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
     experts = sum(unit.experts * copies for unit, copies in counted)
     experts_trained = sum(unit.experts_trained * copies for unit, copies in counted)
     # Fewer ranks hold the same experts, so fewer share one copy of their state.
-    updated = _shard(plan, trained, experts_trained)
+    updated = plan.shard_of(trained, experts_trained)
     # Where a framework keeps no copy in the compute dtype, parameters rest sharded and are whole only while they are used.
     rests = plan.zero == 3 or (plan.zero == 2 and not state.parameter_bytes)
-    kept, kept_trained = (_shard(plan, parameters, experts), updated) if rests else (parameters, trained)
+    kept, kept_trained = (plan.shard_of(parameters, experts), updated) if rests else (parameters, trained)
     cast_bytes, cast_copies = _few_bits(counted, plan.tp)
     layers_of = {id(block) for block, _ in placement.model.layers}
     matrices = weights(((unit.block.ops, id(unit.block) in layers_of, copies) for unit, copies in counted), plan.tp)
     difference = state_difference(RULES[placement.recipe.optimizer], matrices) / plan.shards
     away = offloaded(plan.offload)
+    gathered = rests and plan.shards > 1 and software.overlap.gather_copied
+    buffers = _bucket_bytes(placement, numbers, software, trained) + (_gathered_bytes(units, layers_of) if gathered else 0.0)
     resident = kept_trained * state.parameter_bytes + (kept - kept_trained) * _frozen_bytes(numbers)
     return StageState(
         units=units,
@@ -130,9 +137,14 @@ def _stage_state(placement: Placement, numbers: Numbers, stage: int, layers: dic
         trained=trained,
         experts_trained=experts_trained,
         parameter_bytes=(0.0 if "parameters" in away else resident) + spread + cast_copies,
-        gradient_bytes=_gradient_bytes(plan, trained * state.gradient_bytes, updated * state.gradient_bytes),
+        gradient_bytes=_gradient_bytes(
+            plan, trained * (state.gradient_bytes + state.working_gradient_bytes), updated * state.gradient_bytes
+        ),
         residual_bytes=_residual_bytes(plan, trained),
-        optimizer_bytes=_optimizer_bytes(plan, updated * (state.master_bytes + numbers.optimizer_bytes) + difference, trained),
+        optimizer_bytes=_optimizer_bytes(
+            plan, updated * (state.master_bytes + state.main_gradient_bytes + numbers.optimizer_bytes) + difference, trained
+        ),
+        buffer_bytes=buffers,
         updated=updated,
         cast_bytes=cast_bytes,
         weights=matrices,
@@ -171,16 +183,29 @@ def _optimizer_bytes(plan: Plan, own: float, trained: float) -> float:
     return own + (2 * FP32_BYTES * trained if plan.replication == DILOCO else 0.0)
 
 
-def _shard(plan: Plan, parameters: float, experts: float) -> float:
-    """Return what one rank holds of parameters that are sharded, `experts` among them over the ranks that hold the same ones."""
-    return (parameters - experts) / plan.shards + experts / plan.expert_shards
-
-
 def _gradient_bytes(plan: Plan, whole: float, shard: float) -> float:
     """Return what gradients take between passes: a shard where they are sharded, nothing of it where it goes to the host."""
     if plan.zero < 2:
         return whole
     return 0.0 if "optimizer" in offloaded(plan.offload) else shard
+
+
+def _bucket_bytes(placement: Placement, numbers: Numbers, software: Software, trained: float) -> float:
+    """Return what gradients take that are copied side by side to be reduced."""
+    copied = min(software.overlap.copied_elements, trained) if placement.exchanges else 0.0
+    return copied * numbers.state.gradient_bytes
+
+
+def _gathered_bytes(units: tuple[tuple[Unit, ...], ...], layers: set[int]) -> float:
+    """Return the buffer that sharded parameters are gathered into: the ends of the model, or a unit, and the one after it.
+
+    **Source:** PyTorch, `torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py`: `foreach_all_gather` allocates its output in the
+    stream that copies into it, and `foreach_all_gather_copy_out` copies out of it; what is allocated in a stream is for that stream.
+    """
+    each = [unit for chunk in units for unit in chunk]
+    widest = max((unit.gather_bytes for unit in each if id(unit.block) in layers), default=0.0)
+    ends = sum(unit.gather_bytes for unit in each if id(unit.block) not in layers)
+    return max(ends, widest) + widest
 
 
 def _residual_bytes(plan: Plan, trained: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from foretrain.errors import UnknownNameError
 from foretrain.inherit import Kind, Tree, read_tree
 from foretrain.library import Shelf
-from foretrain.software.profile import HostCost, Overlap, Software, TrainingState
+from foretrain.software.profile import HostCost, LossMemory, Overlap, Software, TrainingState
 
 if TYPE_CHECKING:
     from foretrain.provenance import Provenance
@@ -69,10 +69,13 @@ def _software(path: Path) -> Software:
         attention=dict(file.attention),
         fused=frozenset(file.fused),
         state=TrainingState(**vars(file.state)),
+        state_fp16=None if file.state_fp16 is None else TrainingState(**vars(file.state_fp16)),
+        loss=LossMemory() if file.loss is None else LossMemory(**vars(file.loss)),
         overlap=Overlap(**vars(file.overlap)),
         host=HostCost(**vars(file.host)),
         selective=file.selective,
         scatter_gather=file.scatter_gather,
+        outputs_held=file.outputs_held,
         matmul_scale=file.matmul_scale,
         stream_scale=file.stream_scale,
         collective_scale=file.collective_scale,

@@ -20,6 +20,22 @@ class TrainingState:
     """Parameter on the wire when it is all-gathered."""
     reduce_bytes: float
     """Gradient on the wire when it is reduced."""
+    working_gradient_bytes: float = 0.0
+    """Gradient that backward made, where it stays beside the accumulator."""
+    main_gradient_bytes: float = 0.0
+    """Copy of the gradient in fp32 that the update of a master copy reads, where the accumulator has 16 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossMemory:
+    """Bytes that the loss takes for each logit that a rank holds."""
+
+    kept_bytes: float = 4.0
+    """From forward to backward: the fp32 softmax, or the logits themselves where a kernel makes it again."""
+    beside_bytes: float = 0.0
+    """Beside it at the peak of the loss, gradients of the logits included, in blocks as the allocator can share them."""
+    cut_beside_bytes: float = 0.0
+    """The same where the vocabulary is cut over tensor-parallel ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +58,10 @@ class Overlap:
     """Time that a full bucket waits until the ranks have agreed to reduce it (Horovod's cycle)."""
     first_bucket_bytes: float = 0.0
     """Of the first bucket that backward fills (0: as the others); PyTorch's DDP reduces a small one early."""
+    copied_elements: float = 0.0
+    """Gradients that are copied side by side to be reduced at a time (0: they lie so already)."""
+    gather_copied: bool = False
+    """Sharded parameters are gathered into a buffer of their own, in blocks that no kernel shares, and copied out of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +84,16 @@ class HostCost:
     """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
     input_overlapped: bool = True
     """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
+    loader_sample_s: float = 0.0
+    """Time of one worker of the data loader to make a sample ready (0: the loader is never waited for)."""
+    loader_workers: int = 1
+    """Workers of a node."""
+    loader_overlapped: bool = True
+    """Workers make the samples of the next step ready beside this one; else each micro-batch waits for its own."""
+    log_every: int = 1
+    """Steps from one in which the host reads the loss to the next: it then waits for the device, and loses its lead."""
+    log_s: float = 0.0
+    """Time of the host to gather and write what it has read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +112,8 @@ class Software:
     host: HostCost
     selective: str
     """What selective recomputation runs again: `core_attention` (Megatron-LM), `alternate_products` (all but attention and every
-    other product, torchtitan's per-op policy) or `all_but_products` (JAX's dots_saveable)."""
+    other product, torchtitan's per-op policy), `alternate_products_read` (the same, where a compiler keeps no product that backward does
+    not read) or `all_but_products` (JAX's dots_saveable)."""
     scatter_gather: bool
     """Pipeline sends carry 1/tp of the tensor each and the receiver gathers it (Megatron-LM)."""
     matmul_scale: float
@@ -108,6 +139,11 @@ class Software:
     """Sharded parameters are cast to fp8 before they are gathered, where their scales are per tensor (torchtitan)."""
     winograd: bool = True
     """Its library has Winograd's algorithm for convolutions (cuDNN 5 and later)."""
+    state_fp16: TrainingState | None = None
+    """What it keeps and moves in fp16, where that differs from bf16."""
+    loss: LossMemory = LossMemory()
+    outputs_held: bool = False
+    """A pipeline stage holds the result that it has sent until it has run backward."""
     wide: frozenset[str] = frozenset()
     """Patterns of `fused` that mixed precision leaves in fp32, whether they run as one kernel or several."""
     assumed: tuple[str, ...] = ()

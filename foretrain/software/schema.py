@@ -21,6 +21,16 @@ class StateFile(Strict):
     master_bytes: Number
     gather_bytes: Number
     reduce_bytes: Number
+    working_gradient_bytes: Number = 0.0
+    main_gradient_bytes: Number = 0.0
+
+
+class LossFile(Strict):
+    """See `LossMemory`."""
+
+    kept_bytes: Number
+    beside_bytes: Number
+    cut_beside_bytes: Number
 
 
 class OverlapFile(Strict):
@@ -36,6 +46,8 @@ class OverlapFile(Strict):
     table_exchange: bool = False
     first_bucket_bytes: Number = 0.0
     cycle_s: Number = 0.0
+    copied_elements: Number = 0.0
+    gather_copied: bool = False
 
 
 class HostFile(Strict):
@@ -49,6 +61,11 @@ class HostFile(Strict):
     microbatch_s: Number
     tensor_s: Number = 0.0
     input_overlapped: bool = True
+    loader_sample_s: Number = 0.0
+    loader_workers: int = Field(default=1, ge=1)
+    loader_overlapped: bool = True
+    log_every: int = Field(default=1, ge=1)
+    log_s: Number = 0.0
 
 
 class SoftwareFile(ProfileFile):
@@ -58,10 +75,13 @@ class SoftwareFile(ProfileFile):
     attention: dict[str, KernelName]  # type: ignore[valid-type]
     fused: list[Pattern]  # type: ignore[valid-type]
     state: StateFile
+    state_fp16: StateFile | None = None
+    loss: LossFile | None = None
     overlap: OverlapFile
     host: HostFile
     selective: one_of(*words_of("selective")) = "core_attention"  # type: ignore[valid-type]
     scatter_gather: bool
+    outputs_held: bool = False
     matmul_scale: Number
     stream_scale: Number
     collective_scale: Number

@@ -55,7 +55,7 @@ def _answer(row: Row, kind: str) -> Answer:
         return Answer(assumed=job.assumed, reason=str(error))
     return Answer(
         step_time_s=step_time_s(job, prediction),
-        memory_bytes=max(prediction.peak_memory_bytes),
+        memory_bytes=max(stage.reserved_bytes if job.reserved else stage.peak_bytes for stage in prediction.memory),
         fits=prediction.fits,
         assumed=job.assumed,
     )

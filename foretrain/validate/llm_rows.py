@@ -36,6 +36,13 @@ class Job:
     """How many of the simulated steps make the step that the row measured."""
     without: tuple[str, ...] = ()
     """Classes of the breakdown that the row's time leaves out."""
+    reserved: bool = False
+    """Whether its memory is what the allocator reserved, not all that the device holds."""
+
+
+RESERVED = r"torchtitan"
+"""Frameworks whose logs print what the allocator reserved (torchtitan, `components/metrics.py`: `max_reserved`); the others' memory
+is taken as what the device holds, as nvidia-smi shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,10 @@ def _job(row: Row, library: Library) -> Job:
     plan, said_of_plan = _plan(row, degrees, model=model, cluster=cluster, recipe=recipe)
     software, said_of_software = software_of(row, tpu=is_tpu(row), model_parallel=split, load=library.software)
     assumed = (*said_of_cluster, *said_of_recipe, *said_of_plan, *said_of_software)
-    return Job(model=model, cluster=cluster, plan=plan, recipe=recipe, software=software, assumed=assumed)
+    return Job(
+        model=model, cluster=cluster, plan=plan, recipe=recipe, software=software, assumed=assumed,
+        reserved=re.search(RESERVED, text(row, "framework"), re.IGNORECASE) is not None,
+    )  # fmt: skip
 
 
 def _plan(row: Row, degrees: layouts.Degrees, *, model: Model, cluster: Cluster, recipe: Recipe) -> tuple[Plan, tuple[str, ...]]:

@@ -14,6 +14,10 @@ FIRST_FUSED_MEGATRON = "2022-06"
 """Megatron-LM before sequence parallelism and flash attention (arXiv:2205.05198, arXiv:2205.14135) is another profile."""
 
 
+FIRST_COMPILED_LOSS = "2025"
+"""torchtitan compiles its loss since early in 2025; before, only the blocks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """A framework by the words that name it: profile as it runs by default, and compiled where it has such a profile."""
@@ -88,8 +92,12 @@ def _variant(stack: Stack, row: Row, *, tpu: bool) -> str:
     if stack.profile == "deepspeed-zero3" and not _sharded(row):
         return "megatron-deepspeed"
     if stack.compiled and ("compiled" in execution or re.search("compile", framework, re.IGNORECASE)):
-        return stack.compiled
+        return _compiled(stack.compiled, row)
     return stack.profile if stack.profile != "pytorch-eager" or not _sharded(row) else "pytorch-fsdp"
+
+
+def _compiled(profile: str, row: Row) -> str:
+    return "torchtitan-compiled-loss" if profile == "torchtitan-compiled" and text(row, "date") >= FIRST_COMPILED_LOSS else profile
 
 
 def _sharded(row: Row) -> bool:

@@ -18,7 +18,7 @@ def stage_memory(stage: int, *, activations_bytes: float = 20 * GIGA) -> StageMe
         "parameters": 10 * GIGA, "gradients": 10 * GIGA, "optimizer": 15 * GIGA,
         "activations": activations_bytes, "buffers": 2 * GIGA, "framework": 3 * GIGA,
     }
-    return StageMemory(stage=stage, peak_bytes=sum(components.values()), capacity_bytes=80 * GIGA, components=components)
+    return StageMemory(stage=stage, peak_bytes=sum(components.values()), capacity_bytes=80 * GIGA, components=components, context_bytes=0.0)
 
 
 def gantt_timeline(*, stages: int = 4, microbatches: int = 8, slot_s: float = 1.0) -> Timeline:

@@ -147,3 +147,60 @@ def test_a_model_without_experts_is_refused() -> None:
 
     with pytest.raises(PlanError, match="use ep=1"):
         predict(model=build_transformer(transformer_from_dimensions("llama", name="dense", **dims)), dp=16, ep=8)
+
+
+@pytest.mark.parametrize("ep", [2, 8, 16])
+def test_gradients_of_experts_are_sharded_over_the_ranks_that_hold_them(ep: int) -> None:
+    """ZeRO-2 over 16 replicas: parameters whole, of gradients and optimizer a 16th of all, experts or not."""
+    found = predict(dp=16, ep=ep, zero=2).memory[0].components
+    one = predict(dp=16, zero=0).memory[0].components
+    assert found["parameters"] == predict(dp=16, ep=ep).memory[0].components["parameters"]
+    assert found["gradients"] == pytest.approx(one["gradients"] / 16)
+    assert found["optimizer"] == pytest.approx(one["optimizer"] / 16)
+
+
+def test_a_bucket_leaves_out_experts_that_nobody_else_holds() -> None:
+    """16 replicas, each with an expert of its own: of a bucket as large as the model, the dense gradients alone wait in 4 bytes."""
+    dense = MODEL.parameters - EXPERT_PARAMETERS
+    software = replace(SOFTWARE, overlap=replace(SOFTWARE.overlap, gradient_bucket_bytes=1e12))
+    alone, shared = (predict(dp=16, ep=ep, zero=2, software=software).memory[0].components["buffers"] for ep in (16, 8))
+    assert alone == pytest.approx(4 * dense)
+    assert shared == pytest.approx(4 * (dense + EXPERT_PARAMETERS / 8))
+
+
+def test_sharded_gradients_of_experts_are_reduced_in_every_micro_batch() -> None:
+    """ZeRO-2: twice the reductions with two of them, gathers of parameters as often; ZeRO-1 reduces once."""
+    hidden = replace(SOFTWARE, overlap=replace(SOFTWARE.overlap, gradient_reduce=False, parameter_gather=False))
+
+    def exchanged(zero: int, microbatches: int) -> float:
+        return predict(16 * microbatches, dp=16, ep=4, zero=zero, software=hidden).breakdown["data_parallel"]
+
+    assert exchanged(1, 2) == pytest.approx(exchanged(1, 1))
+    assert exchanged(2, 3) - exchanged(2, 2) == pytest.approx(exchanged(2, 2) - exchanged(2, 1))
+    assert exchanged(2, 2) > exchanged(2, 1)
+
+
+@pytest.mark.parametrize("ep", [1, 4, 16])
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_hosts_update_what_their_ranks_would(zero: int, ep: int) -> None:
+    """Nothing of the optimizer stays on the device; each rank copies out what it updates, 2 bytes a parameter."""
+    found = predict(dp=16, ep=ep, zero=zero, offload="optimizer")
+    assert found.memory[0].components["optimizer"] == 0.0
+    dense = MODEL.parameters - EXPERT_PARAMETERS
+    updated = dense + EXPERT_PARAMETERS / ep if zero == 0 else MODEL.parameters / 16
+    job = lower(place(MODEL, CLUSTER, Plan(dp=16, ep=ep, zero=zero, offload="optimizer"), Recipe(global_batch=16)), SOFTWARE).job
+    copied = sum(one.cost.wire_bytes for one in job.collectives if one.name.endswith("to host"))
+    assert copied == pytest.approx(2 * updated)
+
+
+def test_activations_of_a_mixture_can_lie_in_the_host_s_memory() -> None:
+    """As those of any model."""
+    kept, away = (predict(dp=16, ep=8, offload=parts).memory[0].components["activations"] for parts in (None, "activations"))
+    assert away < kept
+
+
+@pytest.mark.parametrize("plan", [{"gradient_compression": "bf16"}, {"replication": "diloco", "local_steps": 8}])
+def test_what_takes_all_replicas_as_alike_is_refused(plan: dict[str, object]) -> None:
+    """Experts are not."""
+    with pytest.raises(PlanError, match=r"takes no experts that they do not share; use ep=1"):
+        predict(dp=16, ep=8, **plan)

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
+from foretrain.sim.placement import place
 from foretrain.sim.plan import Plan
 from foretrain.sim.prediction import Prediction
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.simulate import simulate
+from foretrain.sim.unlike import MOST
 from foretrain.software.load import load_software
 from tests.sim.cases import Case, cases, gpt, irregular, quiet, rounds
 
@@ -46,6 +48,31 @@ def test_folded_equals_unfolded(case: Case, unfold: frozenset[str]) -> None:
 def test_folded_equals_unfolded_where_replicas_are_placed_differently(case: Case, unfold: frozenset[str]) -> None:
     """Replicas that lie differently over the nodes are classes of their own, and nothing else differs."""
     _same(case.predict(), case.with_plan(unfold=unfold).predict())
+
+
+@pytest.mark.parametrize("degrees", [(3, 4, 4), (7, 4, 4), (5, 2, 4), (7, 4, 6), (9, 2, 6), (13, 1, 4)])
+@pytest.mark.parametrize(("software", "zero"), [("megatron-lm", 0), ("pytorch-fsdp", 1), ("pytorch-fsdp", 3)])
+def test_folded_equals_unfolded_where_stages_share_nodes_unevenly(degrees: tuple[int, int, int], software: str, zero: int) -> None:
+    """Replicas with other stages beside them on their nodes share NICs with other ranks, and are classes of their own."""
+    dp, tp, pp = degrees
+    plan = Plan(dp=dp, tp=tp, pp=pp, zero=zero)
+    model = gpt(layers=pp, hidden=512, heads=8, vocab=8192, seq_len=256)
+    case = Case(
+        model=model, cluster=load_cluster(f"dgx-a100-80gb:{-(-plan.ranks // 8)}"), plan=plan, recipe=Recipe(global_batch=4 * dp),
+        software=load_software(software),
+    )  # fmt: skip
+    _same(case.predict(), case.with_plan(unfold=frozenset({"dp"})).predict())
+
+
+@pytest.mark.parametrize("degrees", [(101, 4, 12), (1001, 1, 8), (255, 2, 16)])
+def test_a_chain_of_unlike_replicas_stays_a_few_classes(degrees: tuple[int, int, int]) -> None:
+    """Each replica shares a node with the next, and the ends are unlike: as many classes as are of any use, not as replicas."""
+    dp, tp, pp = degrees
+    plan = Plan(dp=dp, tp=tp, pp=pp)
+    model = gpt(layers=pp, hidden=512, heads=8, vocab=8192, seq_len=256)
+    placement = place(model, load_cluster(f"dgx-a100-80gb:{-(-plan.ranks // 8)}"), plan, Recipe(global_batch=dp))
+    assert len(placement.classes) <= MOST
+    assert max(each.multiplicity for each in placement.classes) > 0.8 * dp
 
 
 @few

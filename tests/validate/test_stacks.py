@@ -32,6 +32,7 @@ from foretrain.validate.stacks import STACKS, profile_name, software_of
         ("PyTorch FSDP1 + torch.compile", "compiled", "2024-08", "FSDP full shard", "pytorch-fsdp-compiled"),
         ("torchtitan (PyTorch FSDP2)", "eager", "2024-12", "FSDP2 (ZeRO-3) shard=8", "torchtitan"),
         ("torchtitan (PyTorch FSDP2)", "compiled", "2024-12", "FSDP2 (ZeRO-3) shard=8", "torchtitan-compiled"),
+        ("torchtitan (PyTorch FSDP2)", "compiled", "2025-06", "FSDP2 (ZeRO-3) shard=8", "torchtitan-compiled-loss"),
         ("Composer + PyTorch FSDP", "", "2024-02", "FSDP FULL_SHARD", "composer-fsdp"),
         ("LLM Foundry / Composer", "", "2023-06", "FSDP", "composer-fsdp"),
         ("InternEvo", "", "2024-01", "ZeRO-1", "internevo"),
