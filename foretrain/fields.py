@@ -54,6 +54,7 @@ WORDS = {
     "attention": ("unfused", *KERNELS),
     "fused": (
         "bias_gelu", "swiglu", "bias_dropout_add", "norm", "softmax", "cross_entropy", "rotary", "pointwise", "optimizer",
+        "optimizer_lists",
         "batch_norm_relu", "batch_norm_add_relu", "add_relu", "interaction",
     ),
     "stride_in": ("3x3", "1x1"),

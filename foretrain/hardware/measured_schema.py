@@ -16,8 +16,10 @@ WIDTHS = ("bf16", "fp32")
 CONVOLVED = ("forward", "data", "weight")
 ATTENDED = ("forward", "backward")
 CLASSES = (
-    "activation", "activation_backward", "norm", "norm_backward", "batch_norm", "batch_norm_backward", "softmax", "softmax_backward",
-    "log_softmax", "log_softmax_backward", "loss", "reduce", "pool", "pool_backward", "gather", "scatter", "copy", "optimizer",
+    "activation", "activation_backward", "norm", "norm_backward", "batch_norm", "batch_norm_backward",
+    "batch_norm_wide", "batch_norm_backward_wide", "softmax", "softmax_backward",
+    "log_softmax", "log_softmax_backward", "loss", "reduce", "mean", "cast", "copy", "pool", "pool_backward", "gather", "scatter",
+    "optimizer",
 )  # fmt: skip
 """Classes of memory-bound kernels that are no plain elementwise ones."""
 MESSAGES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send")

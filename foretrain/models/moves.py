@@ -48,6 +48,8 @@ class Pass:
     launches: int = 0
     moved: Amount = NOTHING
     classes: tuple[tuple[str, float], ...] = ()
+    calls: int = 0
+    """Ops that the host issues, where that is not one a launch (0)."""
 
 
 UNRUN = Pass()
@@ -96,4 +98,4 @@ class Moves(Op):
         done = fused if fused is not None and POINTWISE in layout.fused else eager
         if not done.launches:
             return ()
-        return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches, done.classes),)
+        return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches, done.classes, done.calls),)

@@ -166,6 +166,8 @@ class Kernel:
     """Reads or writes rows from all over the memory, which no fusion with another kernel spares."""
     dtype: str | None = None
     """Of its math, where that is not the compute dtype."""
+    calls: int = 0
+    """Ops that the host issues for it, where that is not one a launch (0)."""
     classes: tuple[tuple[str, float], ...] = ()
     """Shares of what it moves by class of op (norm, softmax, ...), where that is no elementwise one."""
 

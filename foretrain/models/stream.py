@@ -47,10 +47,11 @@ class Traffic:
         )
 
 
-def stream_kernel(name: str, moved_bytes: float, launches: int = 1, classes: tuple[tuple[str, float], ...] = ()) -> Kernel:
+def stream_kernel(name: str, moved_bytes: float, launches: int = 1, classes: tuple[tuple[str, float], ...] = (), calls: int = 0) -> Kernel:
     """Return a kernel that only moves bytes. Its few vector operations are not counted: FLOPs are those of matrix products."""
     return Kernel(
         name=name, kind=KernelKind.STREAM, flop=0.0, model_flop=0.0, moved_bytes=moved_bytes, launches=launches, classes=classes,
+        calls=calls,
     )  # fmt: skip
 
 

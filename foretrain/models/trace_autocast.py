@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_record import Recorder
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,11 +48,35 @@ class Autocast(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call on operands of its dtype."""
         kwargs = kwargs or {}
+        if func is functional.cross_entropy and self._in_one_kernel(args, kwargs):
+            # The logarithms of the softmax of 16-bit logits are written in fp32 by the kernel that reads them.
+            plain = {key: one for key, one in kwargs.items() if key != "label_smoothing"}
+            return functional.nll_loss(self._log_softmax(args[0]), *args[1:], **plain)
         if func in _LOWER:
             args, kwargs = self._cast(args, self._dtype), {key: self._cast(one, self._dtype) for key, one in kwargs.items()}
         elif func in _HIGHER:
             args, kwargs = self._cast(args, torch.float32), {key: self._cast(one, torch.float32) for key, one in kwargs.items()}
         return func(*args, **kwargs)
+
+    def _in_one_kernel(self, args: Any, kwargs: Any) -> bool:
+        plain = not kwargs.get("label_smoothing") and len(args) == 2 and not args[1].dtype.is_floating_point
+        return plain and args[0].dtype == self._dtype and args[0].dim() > 1
+
+    def _log_softmax(self, logits: Any) -> Any:
+        """Return the logarithms of a softmax in fp32, recorded as the kernel that reads and, backward, writes 16 bits."""
+        recorder, count = self._recorder, logits.numel()
+        record = Record("_log_softmax", "moves", recorder.path, len(recorder.records), launches=1, fusible=True, live=logits.requires_grad)
+        record.reads = [recorder.data(logits)]
+        recorder.add(record)
+        out = _Copy.apply(logits, torch.float32)  # type: ignore[no-untyped-call]
+        record.writes = [recorder.data(out)]
+        recorder.keep(record, out)
+        if record.live:
+            read = [Data(0, 0, count * out.element_size()), recorder.data(out)]
+            name = "_log_softmax_backward_data"
+            grad = Record(name, "moves", record.path, record.number, reads=read, writes=[Data(0, count, 0)], launches=1, fusible=True)
+            record.grads.append(grad)
+        return out
 
     def _cast(self, value: Any, dtype: Any) -> Any:
         if isinstance(value, (list, tuple)):

@@ -261,7 +261,10 @@ class Builder:
     def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
         moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
         element_bytes = self.runs[0].recorder.compute.itemsize
-        return Pass(sum(one.launches for one, _ in pairs), moved, classes_of([one for one, _ in pairs], element_bytes))
+        launched = [one for one, _ in pairs if one.launches]
+        launches = sum(one.launches for one in launched)
+        calls = len(launched) if len(launched) != launches else 0
+        return Pass(launches, moved, classes_of([one for one, _ in pairs], element_bytes), calls)
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from foretrain.models.ops import FP32_BYTES, WIDE
 from foretrain.models.trace_data import Data, Record
-from foretrain.models.trace_rules import CLASSES
+from foretrain.models.trace_rules import class_of
 from foretrain.models.trace_run import Run
 
 
@@ -85,7 +85,7 @@ def classes_of(records: Sequence[Record], element_bytes: int) -> tuple[tuple[str
     for record in records:
         touched = (*record.reads, *record.writes)
         narrow, wide = sum(one.elements for one in touched) * element_bytes, sum(one.octets for one in touched)
-        name = CLASSES.get(record.name, "")
+        name = class_of(record.name, record.shape)
         moved[name + WIDE if name and element_bytes < FP32_BYTES and wide > narrow else name] += narrow + wide
     total = sum(moved.values())
     shares = {name: round(part / total, 5) for name, part in sorted(moved.items()) if name and total}

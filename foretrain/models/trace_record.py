@@ -237,9 +237,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         record.writes = [self.data(one) for one in results]
         record.launches = LAUNCHES.get(info.name, 1)
         record.fusible = is_fusible(info.name)
+        if "batch_norm" in info.name:
+            record.shape = {"channels": tensors[0].shape[1]}
         if info.name in READS:
             for one in record.reads:
                 one.elements *= READS[info.name]
+                one.octets *= READS[info.name]
         if info.name in ("copy", "fill", "zero", "normal", "uniform", "bernoulli") and info.inplace:
             record.reads = record.reads[1:]
         if is_product(info.name):

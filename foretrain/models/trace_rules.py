@@ -5,7 +5,9 @@ Everything that is no matrix product moves bytes: it reads its tensors and write
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 PRODUCTS = MappingProxyType({
     "mm": (0, 1, None), "addmm": (1, 2, 0), "bmm": (0, 1, None), "baddbmm": (1, 2, 0),
@@ -63,7 +65,7 @@ CLASSES = MappingProxyType({
     "_softmax": "softmax", "_softmax_backward_data": "softmax_backward",
     "_log_softmax": "log_softmax", "_log_softmax_backward_data": "log_softmax_backward",
     **dict.fromkeys(("nll_loss_forward", "nll_loss_backward", "nll_loss2d_forward", "nll_loss2d_backward"), "loss"),
-    **dict.fromkeys(("sum", "mean", "var", "var_mean", "amax", "linalg_vector_norm"), "reduce"),
+    **dict.fromkeys(("sum", "var", "var_mean", "amax", "linalg_vector_norm"), "reduce"), "mean": "mean",
     **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "max_pool3d_with_indices"), "pool"),
     **dict.fromkeys(
         (
@@ -74,9 +76,19 @@ CLASSES = MappingProxyType({
     ),
     **dict.fromkeys(("embedding", "index", "index_select", "gather"), "gather"),
     **dict.fromkeys(("embedding_dense_backward", "index_put", "index_add", "scatter_add", "scatter"), "scatter"),
-    **dict.fromkeys(("copy", "clone", "cat", "_to_copy", "stack"), "copy"),
+    **dict.fromkeys(("copy", "clone", "cat", "stack"), "copy"), "_to_copy": "cast",
 })  # fmt: skip
 """Classes of memory-bound ops that are no plain elementwise ones, as a calibration measures them."""
+
+MANY_CHANNELS = 180
+"""From here on, half-way in octaves from 64 to 512, a batch norm that works channel by channel keeps an accelerator busy."""
+
+
+def class_of(name: str, shape: Mapping[str, Any]) -> str:
+    """Return the class of a memory-bound op, empty for an elementwise one."""
+    found = CLASSES.get(name, "")
+    return f"{found}_wide" if shape.get("channels", 0) > MANY_CHANNELS and found.startswith("batch_norm") else found
+
 
 # What a compiler's scheduler cannot join with its neighbours: kernels of a library, or scattered and ordered access.
 _ALONE = (

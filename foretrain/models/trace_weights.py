@@ -9,7 +9,7 @@ from foretrain.models.trace_data import Record
 from foretrain.models.trace_run import Run, Weight
 
 FP32_BYTES = 4
-WHOLLY_COPIES = (("copy", 1.0),)
+WHOLLY_CASTS = (("cast", 1.0),)
 
 
 class Owners:
@@ -58,5 +58,5 @@ def weight_casts(run: Run, first: int, last: int) -> tuple[Moves, ...]:
     if not cast:
         return ()
     count = sum(one.numel for one in cast)
-    one_way = Pass(len(cast), Amount(once_elements=count, once_octets=FP32_BYTES * count), WHOLLY_COPIES)
+    one_way = Pass(len(cast), Amount(once_elements=count, once_octets=FP32_BYTES * count), WHOLLY_CASTS)
     return (Moves(name="weight_casts", forward_pass=one_way, backward_pass=one_way),)

@@ -113,7 +113,7 @@ class Pricer:
             math_s=bound if by_math else 0.0,
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=self.software.host.launch_s * launches,
+            host_s=self.software.host.launch_s * ((kernel.calls or kernel.launches) + reorders),
             math_j=self._math_j(kernel) * point.math_energy,
             memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,

@@ -13,6 +13,8 @@ from foretrain.software.profile import Software
 UNFUSED_PASSES = 2.5
 """An elementwise optimizer rereads its state for each of its operations: about 2.5 times the traffic of one fused pass (Adam
 has 18 elementwise reads and writes of fp32 state where a fused kernel has 7)."""
+LIST = 64
+"""Tensors that one launch over a list takes, of which torch's kernels hold the addresses of some tens."""
 OPTIMIZER = (("optimizer", 1.0),)
 FUSED_LAUNCHES = 4
 """Norm, unscale or clip, update, clear: one multi-tensor launch each."""
@@ -32,13 +34,12 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
     gradient = training.gradient_bytes
     master = training.master_bytes or training.parameter_bytes
     update = gradient + 2 * (master + numbers.optimizer_bytes) + (training.parameter_bytes if training.master_bytes else 0.0)
-    fused = "optimizer" in software.fused
     norm = 0.0 if recipe.clip == "none" else gradient
-    per_parameter = (update if fused else _eager_bytes(rule, update)) + norm + rule.extra_bytes
+    per_parameter = _update_bytes(rule, update, software) + norm + rule.extra_bytes
     # The state of squares moves with the products that read it.
     differing = 0.0 if rule.sides else 2 * state.state_difference
     unscale = gradient + 4.0 if recipe.precision == "fp16" else 0.0
-    clear = state.gradient_bytes
+    clear = 0.0 if software.drops_gradients else state.gradient_bytes
     return Kernel(
         name="optimizer",
         kind=KernelKind.STREAM,
@@ -46,7 +47,7 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         model_flop=0.0,
         classes=OPTIMIZER,
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
-        launches=FUSED_LAUNCHES if fused else rule.eager_launches * _tensors(state),
+        launches=_launches(rule, software, _tensors(state)),
     )
 
 
@@ -59,18 +60,30 @@ def _tensors(state: StageState) -> int:
     return trained_tensors(unit.block for chunk in state.units for unit in chunk)
 
 
-def _eager_bytes(rule: Rule, update: float) -> float:
-    """Return the bytes per parameter of an update that runs operation by operation; those of other dtypes in proportion."""
-    plain = FP32_BYTES * 3 + 2 * rule.state_bytes
-    return update * (UNFUSED_PASSES if rule.eager_bytes is None else rule.eager_bytes / plain)
+def _update_bytes(rule: Rule, update: float, software: Software) -> float:
+    """Return the bytes per parameter of an update: `update` in one pass, more where it runs operation by operation."""
+    if "optimizer" in software.fused:
+        return update
+    return update * (UNFUSED_PASSES if rule.eager_bytes is None else rule.eager_bytes / _plain_bytes(rule))
+
+
+def _plain_bytes(rule: Rule) -> float:
+    """Return the bytes per parameter of one pass over fp32 gradients, weights and moments."""
+    return FP32_BYTES * 3 + 2 * rule.state_bytes
+
+
+def _launches(rule: Rule, software: Software, tensors: int) -> int:
+    """Return the kernels of an update: a few where it is fused, one an operation over lists of tensors, else one a tensor and operation."""
+    if "optimizer" in software.fused:
+        return FUSED_LAUNCHES
+    return rule.eager_launches * (-(-tensors // LIST) if "optimizer_lists" in software.fused else tensors)
 
 
 def update_kernel(optimizer: str, software: Software, elements: float, tensors: int) -> Kernel:
     """Return the bare update of fp32 tensors, without norm, clip or clearing, as it is timed alone."""
     rule = RULES[optimizer]
-    fused, plain = "optimizer" in software.fused, FP32_BYTES * 3 + 2 * rule.state_bytes
-    moved = plain if fused else _eager_bytes(rule, plain)
+    moved = _update_bytes(rule, _plain_bytes(rule), software)
     return Kernel(
         name="optimizer", kind=KernelKind.STREAM, flop=0.0, model_flop=0.0, moved_bytes=elements * moved, classes=OPTIMIZER,
-        launches=FUSED_LAUNCHES if fused else rule.eager_launches * tensors,
+        launches=_launches(rule, software, tensors),
     )  # fmt: skip

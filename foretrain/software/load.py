@@ -83,6 +83,7 @@ def _software(path: Path) -> Software:
         fragmentation=file.fragmentation,
         ends_together=file.ends_together,
         regathers=file.regathers,
+        drops_gradients=file.drops_gradients,
         channels_last=file.channels_last,
         winograd=file.winograd,
         wide=frozenset(file.wide),

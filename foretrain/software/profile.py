@@ -106,7 +106,8 @@ class Software:
     """Attention kernel per accelerator vendor generation key (`default` for the rest): unfused, flash1, flash2, flash3, xla."""
     fused: frozenset[str]
     """Patterns run as one kernel: bias_gelu, swiglu, bias_dropout_add, norm, softmax, cross_entropy, rotary, pointwise (any chain),
-    optimizer, batch_norm_relu, batch_norm_add_relu, add_relu, interaction (of a recommender)."""
+    batch_norm_relu, batch_norm_add_relu, add_relu, interaction (of a recommender), optimizer (or optimizer_lists: a kernel an operation,
+    over lists of tensors)."""
     state: TrainingState
     overlap: Overlap
     host: HostCost
@@ -131,6 +132,8 @@ class Software:
     (the root of PyTorch's FSDP)."""
     regathers: bool = True
     """With sequence parallelism, backward gathers the inputs of layers again rather than keep them whole (Megatron-LM)."""
+    drops_gradients: bool = False
+    """Gradients are dropped after a step, not filled with zeros (torch's zero_grad since release 2.0)."""
     channels_last: bool = False
     """Maps lie in memory with the channels of a pixel side by side (NHWC), as matrix units take them."""
     fp8_scaling: str = "delayed"

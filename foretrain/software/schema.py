@@ -89,6 +89,7 @@ class SoftwareFile(ProfileFile):
     fragmentation: Number
     ends_together: bool = False
     regathers: bool = True
+    drops_gradients: bool = False
     channels_last: bool = False
     winograd: bool = True
     wide: list[Pattern] = Field(default_factory=list)  # type: ignore[valid-type]

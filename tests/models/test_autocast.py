@@ -52,7 +52,7 @@ def test_casts_are_those_that_torch_runs():
         kernel.moved_bytes * share * count
         for kernel, count in kernels
         for name, share in kernel.classes
-        if name.removesuffix(WIDE) == "copy"
+        if name.removesuffix(WIDE) == "cast"
     )
     assert copied == pytest.approx(seen.moved, rel=2e-3)
 

@@ -23,12 +23,14 @@ from foretrain.validate.records import Record
 STREAM_CLASSES: Mapping[str, str] = MappingProxyType({
     "gelu": "activation", "silu": "activation", "tanh": "activation", "gelu_backward": "activation_backward", "layer_norm": "norm",
     "layer_norm_backward": "norm_backward", "batch_norm": "batch_norm", "batch_norm_backward": "batch_norm_backward",
-    "softmax": "softmax", "softmax_backward": "softmax_backward", "sum": "reduce", "avg_pool": "reduce", "max_pool": "pool",
-    "max_pool_backward": "pool_backward", "embedding": "gather", "embedding_backward": "scatter", "copy": "copy", "cast": "copy",
-    "cross_entropy": "log_softmax", "cross_entropy_backward": "log_softmax_backward", "batch_norm_wide": "batch_norm",
-    "batch_norm_wide_backward": "batch_norm_backward",
+    "softmax": "softmax", "softmax_backward": "softmax_backward", "sum": "reduce", "avg_pool": "mean", "max_pool": "pool",
+    "max_pool_backward": "pool_backward", "embedding": "gather", "embedding_backward": "scatter", "copy": "copy", "cast": "cast",
+    "cross_entropy": "log_softmax", "cross_entropy_backward": "log_softmax_backward", "batch_norm_wide": "batch_norm_wide",
+    "batch_norm_wide_backward": "batch_norm_backward_wide",
 })  # fmt: skip
 """Classes of the ops that are measured, as a trace names them; the others are elementwise."""
+CAST_BYTES = 6.0
+"""Read and written of an element that goes from 32 bits to 16, or back."""
 PLAIN = ("add", "mul", "relu", "relu_backward")
 """Elementwise ops, of which the curve of memory-bound kernels is made."""
 
@@ -71,10 +73,15 @@ def _point(record: Record) -> Point | None:
         return _made(record, what, row, attention_kernel(row, dtype, what), seconds)
     if bench == "stream":
         name = STREAM_CLASSES.get(shape["op"], "")
-        moved = OPS[shape["op"]].passes * shape["elements"] * SIZES[dtype] if shape["op"] in OPS else data["bytes"]
+        moved = CAST_BYTES * shape["elements"] if shape["op"] == "cast" else _passes(shape["op"]) * shape["elements"] * SIZES[dtype]
         kernel = stream_kernel(shape["op"], moved, shape["launches"], ((name, 1.0),) if name else ())
         return _made(record, shape["op"], (moved / shape["launches"],), kernel, seconds)
     return None
+
+
+def _passes(op: str) -> float:
+    """Return how often an op goes over its elements, as a trace counts it: what it reads and writes at least."""
+    return OPS[op].passes if op in OPS else 2.0
 
 
 def _made(record: Record, what: str, row: tuple[float, ...], kernel: Kernel, seconds: float) -> Point:
