@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretrain.models.ops import Kernel, Layout, Op
 from foretrain.models.stream import Split, cut_of, stream_kernel
@@ -50,6 +50,8 @@ class Pass:
     classes: tuple[tuple[str, float], ...] = ()
     calls: int = 0
     """Ops that the host issues, where that is not one a launch (0)."""
+    views: int = 0
+    """Views and nodes of a graph that cost the host alone."""
 
 
 UNRUN = Pass()
@@ -97,5 +99,5 @@ class Moves(Op):
     def _kernel(self, name: str, eager: Pass, fused: Pass | None, layout: Layout) -> tuple[Kernel, ...]:
         done = fused if fused is not None and POINTWISE in layout.fused else eager
         if not done.launches:
-            return ()
+            return (replace(stream_kernel(name, 0.0, 0), views=done.views),) if done.views else ()
         return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches, done.classes, done.calls),)

@@ -168,6 +168,8 @@ class Kernel:
     """Of its math, where that is not the compute dtype."""
     calls: int = 0
     """Ops that the host issues for it, where that is not one a launch (0)."""
+    views: int = 0
+    """Views and nodes of a graph that cost the host alone."""
     classes: tuple[tuple[str, float], ...] = ()
     """Shares of what it moves by class of op (norm, softmax, ...), where that is no elementwise one."""
 

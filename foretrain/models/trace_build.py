@@ -20,7 +20,7 @@ from foretrain.models.trace_cuts import Segment
 from foretrain.models.trace_data import Data, Record
 from foretrain.models.trace_fit import Fit
 from foretrain.models.trace_run import Run
-from foretrain.models.trace_weights import Owners, weight_casts
+from foretrain.models.trace_weights import Owners, host_work, weight_casts
 
 
 class Builder:
@@ -47,7 +47,11 @@ class Builder:
             elif record.kind != "view":
                 before, waiting = needed(waiting, record)
                 found += [*self._moves(before), *self._product(record)]
-        return (*found, *self._moves(waiting), *weight_casts(self.runs[0], segment.first, segment.last))
+        return (*found, *self._moves(waiting), *self._aside(segment))
+
+    def _aside(self, segment: Segment) -> tuple[Op, ...]:
+        span = (self.runs[0], segment.first, segment.last)
+        return (*weight_casts(*span), *host_work(*span))
 
     def unused(self) -> tuple[Op, ...]:
         """Return a place for the parameters that no op reads; they get no gradient."""
@@ -261,10 +265,8 @@ class Builder:
     def _pass(self, pairs: Sequence[tuple[Record, Record]], name: str) -> Pass:
         moved = self._amount(pairs, lambda one: [*one.reads, *one.writes], name)
         element_bytes = self.runs[0].recorder.compute.itemsize
-        launched = [one for one, _ in pairs if one.launches]
-        launches = sum(one.launches for one in launched)
-        calls = len(launched) if len(launched) != launches else 0
-        return Pass(launches, moved, classes_of([one for one, _ in pairs], element_bytes), calls)
+        launches, calls = sum(one.launches for one, _ in pairs), sum(1 for one, _ in pairs if one.launches)
+        return Pass(launches, moved, classes_of([one for one, _ in pairs], element_bytes), calls if calls != launches else 0)
 
     def _amount(self, pairs: Sequence[tuple[Record, Record]], pick: Any, name: str) -> Amount:
         return self.fit.amount([x for a, _ in pairs for x in pick(a)], [x for _, b in pairs for x in pick(b)], name)

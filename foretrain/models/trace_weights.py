@@ -60,3 +60,19 @@ def weight_casts(run: Run, first: int, last: int) -> tuple[Moves, ...]:
     count = sum(one.numel for one in cast)
     one_way = Pass(len(cast), Amount(once_elements=count, once_octets=FP32_BYTES * count), WHOLLY_CASTS)
     return (Moves(name="weight_casts", forward_pass=one_way, backward_pass=one_way),)
+
+
+def host_work(run: Run, first: int, last: int) -> tuple[Moves, ...]:
+    """Return what records `first` to `last` (exclusive) cost the host alone: a view and its node, and a node for each trained weight."""
+    records = run.recorder.records[first:last]
+    views = sum(1 for one in records if one.kind == "view")
+    read = {data.storage for one in records for data in one.reads}
+    used = {one for one in read | _operands(records) if one in run.weights and run.weights[one].trained}
+    if not views and not used:
+        return ()
+    return (Moves(name="views", forward_pass=Pass(views=views), backward_pass=Pass(views=views + len(used))),)
+
+
+def _operands(records: Iterable[Record]) -> set[int]:
+    found = (one.shape.get(key) for one in records for key in ("left", "right", "added"))
+    return {one for one in found if one is not None}

@@ -104,8 +104,8 @@ class Pricer:
         bound = max(math_s, memory_s) / point.duty
         reordered_bytes, reorders = self._reordered(kernel)
         reorder_s = self.stream_s(reordered_bytes, reorders) * slowest * point.memory_time / point.duty
-        launches = kernel.launches + reorders
-        overhead_s = max(0.0, floor - bound) + self.software.host.launch_gap_s * launches
+        host, launches = self.software.host, kernel.launches + reorders
+        overhead_s = max(0.0, floor - bound) + host.launch_gap_s * launches
         by_math = math_s >= memory_s
         awake_s = reorder_s + bound * self._filled(kernel, by_math=by_math)
         power = self.accelerator.power
@@ -113,7 +113,7 @@ class Pricer:
             math_s=bound if by_math else 0.0,
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=self.software.host.launch_s * ((kernel.calls or kernel.launches) + reorders),
+            host_s=host.launch_s * ((kernel.calls or kernel.launches) + reorders) + host.view_s * kernel.views,
             math_j=self._math_j(kernel) * point.math_energy,
             memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,

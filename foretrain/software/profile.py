@@ -82,6 +82,8 @@ class HostCost:
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
     tensor_s: float = 0.0
     """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
+    view_s: float = 0.0
+    """For a view of a tensor, or a node of autograd's graph that runs no kernel."""
     input_overlapped: bool = True
     """Samples are copied to the device behind the passes before (pinned memory, a loader that is ahead); else each forward waits."""
     loader_sample_s: float = 0.0

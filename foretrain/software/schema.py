@@ -60,6 +60,7 @@ class HostFile(Strict):
     step_s: Number
     microbatch_s: Number
     tensor_s: Number = 0.0
+    view_s: Number = 0.0
     input_overlapped: bool = True
     loader_sample_s: Number = 0.0
     loader_workers: int = Field(default=1, ge=1)

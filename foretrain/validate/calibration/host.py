@@ -26,6 +26,8 @@ def host_costs(machine: Machine, records: Sequence[Record]) -> Machine:
     found: dict[str, float] = {}
     if forward and "backward" in costs:
         found["software.host.launch_s"] = (statistics.median(forward) + costs["backward"]) / 2
+    if "view" in costs:
+        found["software.host.view_s"] = costs["view"]
     if "graph" in costs:
         found["accelerator.kernel_floor_s"] = costs["graph"]
     if "graph" in costs and "gap" in costs:

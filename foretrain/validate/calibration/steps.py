@@ -27,6 +27,7 @@ KNOBS = (
     Knob(path="software.stream_scale", low=0.4, high=1.6, width=0.15),
     Knob(path="software.collective_scale", low=0.2, high=1.8, width=0.4),
     Knob(path="software.host.launch_s", low=5e-7, high=1e-3, width=0.7),
+    Knob(path="software.host.view_s", low=1e-7, high=1e-4, width=1.0),
     Knob(path="software.host.collective_s", low=1e-6, high=2e-2, width=1.2),
     Knob(path="software.host.step_s", low=1e-6, high=1.0, width=1.5),
     Knob(path="software.host.microbatch_s", low=1e-6, high=0.3, width=1.5),
@@ -74,4 +75,4 @@ def _error(machine: Machine, step: Step) -> float:
 
 def knobs_for(count: int) -> tuple[Knob, ...]:
     """Return what so many steps may move: with a few, the pace of all kernels; with more, the host's time too."""
-    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:6:2] if count < SOME else KNOBS
+    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:4] + KNOBS[6:7] if count < SOME else KNOBS
