@@ -120,6 +120,10 @@ class Pricer:
             flop=kernel.flop,
         )
 
+    def launches(self, kernel: Kernel) -> int:
+        """Return how many kernels run for one, with the transposes around it."""
+        return kernel.launches + self._reordered(kernel)[1]
+
     def _curve_s(self, kernel: Kernel) -> float:
         """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
         bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)

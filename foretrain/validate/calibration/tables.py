@@ -11,6 +11,7 @@ import numpy as np
 
 from foretrain.hardware.measured import Measured, Row
 from foretrain.sim.corrections import Streams
+from foretrain.sim.cost import Pricer
 from foretrain.validate.calibration.kernels import PLAIN, STREAM_CLASSES, Point
 from foretrain.validate.calibration.machine import Machine
 
@@ -53,9 +54,10 @@ def stream_rows(machine: Machine, points: Sequence[Point]) -> tuple[Row, ...]:
 
 def device_s(machine: Machine, point: Point) -> float:
     """Return the device's part of the seconds of a kernel: without the host's where that is its own device, and without gaps."""
-    host, launches = machine.software.host, point.kernel.launches
+    host = machine.software.host
+    launches = Pricer(machine.accelerator, machine.software, point.dtype).launches(point.kernel)
     spent = host.launch_gap_s * launches + (host.launch_s * launches if host.blocking else 0.0)
-    return max(point.seconds - spent, 0.1 * point.seconds) / launches
+    return max(point.seconds - spent, 0.1 * point.seconds) / point.kernel.launches
 
 
 def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...]) -> dict[str, dict[str, float]]:
