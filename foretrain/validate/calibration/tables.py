@@ -37,7 +37,7 @@ def tabulated(machine: Machine, points: Sequence[Point]) -> Machine:
 
 def stream_rows(machine: Machine, points: Sequence[Point]) -> tuple[Row, ...]:
     """Return bytes and device seconds of elementwise kernels, sizes alike as one, none quicker than a smaller one."""
-    found = sorted((point.row[0], device_s(machine, point)) for point in points if point.bench == "stream" and point.what in PLAIN)
+    found = sorted((point.row[0], _plain_s(machine, point)) for point in points if point.bench == "stream" and point.what in PLAIN)
     groups: list[list[tuple[float, float]]] = []
     for size, seconds in found:
         if groups and size <= groups[-1][0][0] * ALIKE:
@@ -60,6 +60,11 @@ def device_s(machine: Machine, point: Point) -> float:
     return max(point.seconds - spent, 0.1 * point.seconds) / point.kernel.launches
 
 
+def _plain_s(machine: Machine, point: Point) -> float:
+    """Return the device's seconds of a memory-bound kernel as a profile has them: a software's own pace is not in them."""
+    return device_s(machine, point) * machine.software.stream_scale
+
+
 def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...]) -> dict[str, dict[str, float]]:
     """Return how much longer each class takes per byte than elementwise kernels of its size, in the middle of what was measured."""
     if not streams:
@@ -70,7 +75,7 @@ def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...
         name = STREAM_CLASSES.get(point.what, "") if point.bench == "stream" else ""
         plain_s = curve.seconds(point.row[0]) if name else 0.0
         if plain_s >= LONG * streams[0][1]:
-            found[point.dtype][name].append(device_s(machine, point) / plain_s)
+            found[point.dtype][name].append(_plain_s(machine, point) / plain_s)
     return {dtype: {name: round(statistics.median(one), 3) for name, one in sorted(found[dtype].items())} for dtype in sorted(found)}
 
 
