@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log, log2, prod, sqrt
 
 from foretrain.errors import ModelError
@@ -78,7 +78,7 @@ class Pricer:
         self.point = Point(hz=0.0)
         self._known: dict[tuple[Gemm, float, bool, str], tuple[float, int]] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
-        self._near = Corrections(accelerator, dtype, self._curve_s)
+        self._near = Corrections(accelerator, dtype, self._plain().curve_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -120,11 +120,17 @@ class Pricer:
             flop=kernel.flop,
         )
 
+    def _plain(self) -> Pricer:
+        """Return the pricer of the curves that measured kernels correct: of a software without a pace of its own, which stays on top."""
+        if self.accelerator.measured is None or self.software.matmul_scale == self.software.stream_scale == 1.0:
+            return self
+        return Pricer(self.accelerator, replace(self.software, matmul_scale=1.0, stream_scale=1.0), self.dtype)
+
     def launches(self, kernel: Kernel) -> int:
         """Return how many kernels run for one, with the transposes around it."""
         return kernel.launches + self._reordered(kernel)[1]
 
-    def _curve_s(self, kernel: Kernel) -> float:
+    def curve_s(self, kernel: Kernel) -> float:
         """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
         bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
         return bound + self.stream_s(*self._reordered(kernel))

@@ -15,7 +15,6 @@ from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.robust import Knob, Vector
 from foretrain.validate.records import Record
 
-
 THROTTLED = 0.97
 """Share of its limit from which a load is held there, so that what it would draw without is not known."""
 
