@@ -67,6 +67,6 @@ def _error(suite: Path, cluster: Path, software: Path) -> float:
         return predict(case, machine, stack)
 
     found = compare_records(read_records(suite), predicted)  # type: ignore[arg-type]
-    errors = [abs(one.error) for one in found if one.error is not None]
-    assert len(errors) == len(found), [one.reason for one in found if one.error is None]
+    errors = [abs(one.error_pct) / 100 for one in found if one.error_pct is not None]
+    assert len(errors) == len(found), [one.reason for one in found if one.error_pct is None]
     return median(errors)
