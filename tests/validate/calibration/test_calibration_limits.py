@@ -86,7 +86,7 @@ def _without_watts(record: Record) -> Record:
 
 def test_a_step_that_failed_is_no_measurement() -> None:
     """A trainer records why a case failed in the place of its time."""
-    failed = Record(kind="step", key="failed", data={"case": {"name": "failed"}, "failed": "out of memory"})
+    failed = Record(kind="step", key="failed", data={"case": {"name": "failed"}, "skipped": "out of memory"})
     assert calibrated(GPU, [failed]).stages == ()
 
 
