@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foretrain.errors import OutputError, UsageError
 from foretrain.validate.calibration.bases import Bases, bases_of, machine_of
@@ -134,11 +134,11 @@ def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def pace(found: Calibrated) -> float | None:
-    """Return how much longer the measured steps take than the base predicts, in the middle; None without steps."""
+def pace(found: Calibrated, when: Literal["before", "after"] = "before") -> float | None:
+    """Return how much longer measured steps take than the base predicts, or the calibrated machine, in the middle; None without steps."""
     import numpy as np  # noqa: PLC0415
 
     stage = next((one for one in found.stages if one.name == "step"), None)
-    if stage is None or np.isnan(stage.before).all():
+    if stage is None or np.isnan(getattr(stage, when)).all():
         return None
-    return float(np.exp(-np.nanmedian(stage.before)))
+    return float(np.exp(-np.nanmedian(getattr(stage, when))))
