@@ -42,10 +42,7 @@ def main() -> None:
     """Fit, say how far it is off, and predict."""
     records = [record for record in read_records(Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE) if record.kind != "step"]
     bases = bases_of(stamp_of(records))
-    if len(sys.argv) > 2:
-        found = calibrate(records, bases, Path(sys.argv[2])).found
-    else:
-        found = calibrated(machine_of(bases, 1), records)
+    found = calibrate(records, bases, Path(sys.argv[2])).found if len(sys.argv) > 2 else calibrated(machine_of(bases, 1), records)
     print(f"{stamp_of(records)['device_name']}, from {bases.cluster} and {bases.software}: median errors")
     print("\n".join(errors(found)))
     moved = [one for stage in found.stages for one in stage.fitted if one.identified]
@@ -53,7 +50,7 @@ def main() -> None:
     print(f"{len(moved)} numbers are identified, {len(found.left)} left at the base; {furthest.path} matters most:")
     print(f"{furthest.base:.3g} in the base, {furthest.value:.3g} calibrated, ± {furthest.uncertainty:.0%}")
     base, after = step(found.base), step(found.machine)
-    print(f"a step of {MODEL}, {RECIPE.global_batch} sequences on one device: {base.step_s:.3f} s by the base, {after.step_s:.3f} s calibrated")
+    print(f"a step of {MODEL}, {RECIPE.global_batch} sequences, one device: {base.step_s:.3f} s by the base, {after.step_s:.3f} s calibrated")
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ def test_an_unknown_device_needs_a_cluster() -> None:
 
 def test_a_machine_has_as_many_accelerators_as_were_measured_together() -> None:
     """Of collectives and of steps."""
-    records = [micro("collective", "fp32", 1e-3, {"op": "all_reduce", "bytes": 4096, "ranks": 4}), Record(kind="step", key="s", data={"world_size": 6})]
-    assert ranks_of(records, "cpu") == 6
+    message = micro("collective", "fp32", 1e-3, {"op": "all_reduce", "bytes": 4096, "ranks": 4})
+    assert ranks_of([message, Record(kind="step", key="s", data={"world_size": 6})], "cpu") == 6
     assert (ranks_of([], "cpu"), ranks_of([], "cuda")) == (2, 1)
     assert machine_of(BASES, 6).cluster.node.accelerators == 6
 

@@ -32,7 +32,8 @@ from tests.validate.calibration.synthetic import (
 
 GPU_CHANGES = {
     "accelerator.memory.efficiency": 0.88, "accelerator.matmul.sustained.bf16": 1.3, "accelerator.matmul.depth_fill": 0.6,
-    "accelerator.convolution.matrix.forward": 0.7, "accelerator.attention.flash2.forward": 1.5, "accelerator.attention.flash2.backward": 1.4,
+    "accelerator.convolution.matrix.forward": 0.7, "accelerator.attention.flash2.forward": 1.5,
+    "accelerator.attention.flash2.backward": 1.4,
     "scale_up.efficiency": 0.8, "scale_up.base_latency_s": 1.6, "scale_up.step_latency_s": 0.7, "accelerator.power.idle_w": 1.3,
     "accelerator.power.math_j_per_flop.bf16": 0.7, "accelerator.power.memory_j_per_byte": 0.85, "software.host.launch_s": 1.4,
     "software.host.launch_gap_s": 0.6, "accelerator.kernel_floor_s": 1.2,

@@ -87,7 +87,8 @@ def test_what_was_measured_is_what_is_priced(device: str) -> None:
 def test_shapes_alike_have_the_middle_of_their_seconds() -> None:
     """Layouts of one product are one row."""
     shape = {"batch": 1, "m": 4096, "n": 4096, "k": 4096}
-    records = [micro("matmul", "bf16", seconds, {**shape, "layout": layout}) for layout, seconds in (("nn", 2e-4), ("nt", 3e-4), ("tn", 9e-4))]
+    layouts = {"nn": 2e-4, "nt": 3e-4, "tn": 9e-4}
+    records = [micro("matmul", "bf16", seconds, {**shape, "layout": layout}) for layout, seconds in layouts.items()]
     machine = calibrated(GPU, records).machine
     assert machine.accelerator.measured is not None
     (row,) = machine.accelerator.measured.products["bf16"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,9 @@ from foretrain.validate.calibration.bases import Bases, machine_of
 from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.own_runs import steps_in
 from foretrain.validate.calibration.stages import calibrated
-from foretrain.validate.case import Case, Net
+from foretrain.validate.case import Case, Net, case_data
 from foretrain.validate.predict_case import predict
+from foretrain.validate.records import Record
 from tests.validate.calibration.synthetic import GPU, case, kernel_records, products, stamp, step_record, streams
 
 COMPUTE = case("mlp:width=4096,depth=3,classes=4096", batch=4096, precision="bf16")
@@ -26,17 +29,12 @@ ROW = {
     "id": "mine-1", "source": "own", "date": "2024-05", "model": "GPT 1.3B", "arch_family": "gpt", "n_layers": "24", "hidden": "2048",
     "ffn_hidden": "8192", "n_heads": "16", "n_kv_heads": "16", "vocab": "51200", "seq_len": "2048", "params_B": "1.3",
     "accelerator": "H100-80GB-SXM", "n_accelerators": "8", "accel_per_node": "8", "intra_node_link": "NVLink4 900GB/s",
-    "precision": "bf16 mixed", "optimizer": "Adam", "dp": "8", "tp": "1", "pp": "1", "cp": "1", "ep": "1", "zero_or_fsdp": "none (plain DP)",
+    "precision": "bf16 mixed", "optimizer": "Adam", "dp": "8", "tp": "1", "pp": "1", "cp": "1", "ep": "1",
+    "zero_or_fsdp": "none (plain DP)",
     "sequence_parallel": "n", "recompute": "none", "recompute_class": "none", "global_batch_seqs": "64", "micro_batch_seqs": "4",
     "framework": "PyTorch", "complete": "y", "subset": "core", "config_key": "mine",
 }  # fmt: skip
-COLUMNS = (
-    "id,source,source_key,source_url_or_repo,date,model,arch_family,n_layers,hidden,ffn_hidden,n_heads,n_kv_heads,vocab,seq_len,params_B,"
-    "n_experts,top_k,active_params_B,accelerator,n_accelerators,accel_per_node,intra_node_link,inter_node_link,precision,optimizer,dp,tp,pp,"
-    "vpp,cp,ep,zero_or_fsdp,sequence_parallel,recompute,recompute_class,global_batch_seqs,micro_batch_seqs,measured_step_time_s,"
-    "step_time_derived,measured_tokens_per_s_per_accel,measured_tflops_per_accel,mfu_pct,measured_memory_GB,measured_power_or_energy,"
-    "framework,complete,subset,assumed_fields,config_key,notes,execution"
-).split(",")
+COLUMNS = (files("foretrain.validate.data") / "llm_runs.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
 BASES = Bases(cluster="dgx-h100", software="pytorch-eager")
 
 
@@ -49,12 +47,11 @@ def runs_file(path: Path, *changes: Mapping[str, str]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("with_kernels", [False, True])
+@pytest.mark.parametrize("shapes", [[], [*products("bf16"), *streams("bf16")]], ids=["alone", "with kernels"])
 @pytest.mark.parametrize("factor", [0.8, 1.25, 1.5])
-def test_one_step_bound_by_products_anchors_the_prediction(factor: float, with_kernels: bool) -> None:
+def test_one_step_bound_by_products_anchors_the_prediction(factor: float, shapes: list[tuple[str, str, dict[str, Any]]]) -> None:
     """Also where its products were measured alone, and say otherwise."""
-    kernels = kernel_records(GPU, [*products("bf16"), *streams("bf16")]) if with_kernels else []
-    _anchored(GPU, COMPUTE, factor, kernels)
+    _anchored(GPU, COMPUTE, factor, kernel_records(GPU, shapes))
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.3])
@@ -63,8 +60,8 @@ def test_one_step_bound_by_its_host_anchors_the_prediction(factor: float) -> Non
     _anchored(GPU, HOST, factor, [])
 
 
-def _anchored(base: Machine, one: Case, factor: float, kernels: list[object]) -> None:
-    found = calibrated(base, [*kernels, step_record(base, one, factor)])  # type: ignore[list-item]
+def _anchored(base: Machine, one: Case, factor: float, kernels: list[Record]) -> None:
+    found = calibrated(base, [*kernels, step_record(base, one, factor)])
     before = predict(one, base.cluster, base.software).step_s
     after = predict(one, found.machine.cluster, found.machine.software).step_s
     assert after == pytest.approx(factor * before, rel=0.01)
@@ -130,14 +127,8 @@ def test_a_step_of_a_module_that_is_not_there_is_counted_and_not_fitted() -> Non
     """It cannot be predicted: the others are fitted, and it stays without an error."""
     gone = Case(name="gone", net=Net(kind="module", factory="no.such:net", sample_shape=(3,)), plan=COMPUTE.plan, recipe=COMPUTE.recipe)
     lost = step_record(GPU, COMPUTE, 1.25)
-    records = [stamp("cuda"), lost, type(lost)(kind="step", key="gone", data={**lost.data, "case": {**lost.data["case"], **_case(gone)}})]
+    records = [stamp("cuda"), lost, type(lost)(kind="step", key="gone", data={**lost.data, "case": case_data(gone)})]
     found = calibrated(GPU, records)
     errors = dict(zip(found.stages[-1].keys, found.stages[-1].after, strict=True))
     assert abs(errors[COMPUTE.name]) < 0.02
     assert errors["gone"] != errors["gone"]
-
-
-def _case(one: Case) -> dict[str, object]:
-    from foretrain.validate.case import case_data
-
-    return case_data(one)
