@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{len(moved)} numbers are identified, {len(found.left)} left at the base; {furthest.path} matters most:")
     print(f"{furthest.base:.3g} in the base, {furthest.value:.3g} calibrated, ± {furthest.uncertainty:.0%}")
     base, after = step(found.base), step(found.machine)
-    print(f"a step of {MODEL}, {RECIPE.global_batch} sequences, one device: {base.step_s:.3f} s by the base, {after.step_s:.3f} s calibrated")
+    print(f"a step of {MODEL}, batch {RECIPE.global_batch}, one device: {base.step_s:.3f} s by the base, {after.step_s:.3f} s calibrated")
 
 
 if __name__ == "__main__":
