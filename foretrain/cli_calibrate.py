@@ -68,9 +68,9 @@ def _say_found(written: Any) -> None:
     data = written.data
     say(ink().strong(f"{data['device']}: calibrated from {sum(stage['measurements'] for stage in data['stages'])} measurements"))
     say(cut(columns([("what", "n", "base", "fitted", "held out", "worst held out"), *map(_row, data["stages"])])))
-    moved = pace(written.found)
-    if moved is not None:
-        say(f"measured steps take {moved:.2f} times what the base profiles predict, in the middle; the calibrated ones follow them")
+    moved, left = pace(written.found), pace(written.found, "after")
+    if moved is not None and left is not None:
+        say(f"measured steps take {moved:.2f} times what the base profiles predict, in the middle, {left:.2f} times what the calibrated do")
     say(cut(columns([("number", "base", "calibrated", "±"), *_numbers(data["stages"])])))
     flagged = [one["path"] for stage in data["stages"] for one in stage["numbers"] if one["at_bound"]]
     if flagged:

@@ -39,3 +39,14 @@ def test_scaling_plot_draws_into_the_folder_it_is_given(tmp_path: Path) -> None:
     text = run("scaling_plot.py", "pictures", folder=tmp_path)
     assert "efficiency 100.0%" in text
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"scaling.png", "scaling.svg", "scaling.csv"}
+
+
+def test_calibrate_comes_closer_than_its_base(tmp_path: Path) -> None:
+    """Each kind of kernel is fitted better than the base has it, and without a folder nothing is written."""
+    text = run("calibrate.py", folder=tmp_path)
+    rows = re.findall(r"^(\w+) +\d+ +([\d.]+)% +([\d.]+)%", text, re.MULTILINE)
+    assert {"stream", "matmul", "convolution", "attention", "power"} == {name for name, *_ in rows}
+    assert all(float(fitted) < float(base) for _, base, fitted in rows)
+    base_s, calibrated_s = map(float, re.findall(r"([\d.]+) s (?:by the base|calibrated)", text))
+    assert 0.5 < calibrated_s / base_s < 2.0
+    assert not list(tmp_path.iterdir())

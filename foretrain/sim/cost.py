@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log, log2, prod, sqrt
 
 from foretrain.errors import ModelError
@@ -17,6 +17,9 @@ from foretrain.software.profile import Software
 
 REORDERS = 2
 """Transposes around a convolution, one for each tensor of maps."""
+REORDER_CALLS = 0.5
+"""Of a launch, what the host pays for a transpose that the library of convolutions issues itself; a convolution with two costs it
+51 us on an H100's host where a product costs 17 to 25 us (tests/validate/data/recorded)."""
 PART_DEPTH = 256
 """Depth of a product that is worth a unit of its own where tiles are few."""
 PARTIAL_BYTES = 4.0
@@ -78,7 +81,7 @@ class Pricer:
         self.point = Point(hz=0.0)
         self._known: dict[tuple[Gemm, float, bool, str], tuple[float, int]] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
-        self._near = Corrections(accelerator, dtype, self._curve_s)
+        self._near = Corrections(accelerator, dtype, self._plain().curve_s)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""
@@ -113,14 +116,24 @@ class Pricer:
             math_s=bound if by_math else 0.0,
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=host.launch_s * ((kernel.calls or kernel.launches) + reorders) + host.view_s * kernel.views,
+            host_s=host.launch_s * ((kernel.calls or kernel.launches) + REORDER_CALLS * reorders) + host.view_s * kernel.views,
             math_j=self._math_j(kernel) * point.math_energy,
             memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
 
-    def _curve_s(self, kernel: Kernel) -> float:
+    def _plain(self) -> Pricer:
+        """Return the pricer of the curves that measured kernels correct: of a software without a pace of its own, which stays on top."""
+        if self.accelerator.measured is None or self.software.matmul_scale == self.software.stream_scale == 1.0:
+            return self
+        return Pricer(self.accelerator, replace(self.software, matmul_scale=1.0, stream_scale=1.0), self.dtype)
+
+    def launches(self, kernel: Kernel) -> int:
+        """Return how many kernels run for one, with the transposes around it."""
+        return kernel.launches + self._reordered(kernel)[1]
+
+    def curve_s(self, kernel: Kernel) -> float:
         """Return what the curves alone give a kernel as it is measured: at the reference clock, with the transposes around it."""
         bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
         return bound + self.stream_s(*self._reordered(kernel))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foretrain.errors import OutputError, UsageError
 from foretrain.validate.calibration.bases import Bases, bases_of, machine_of
@@ -62,16 +62,18 @@ def calibrate(records: Sequence[Record], bases: Bases, out: Path, *, name: str |
     """Fit a machine to records and a file of the user's own runs, and write its profiles and report into `out`.
 
     Raises:
-        UsageError: where there is nothing to fit, or scipy is missing.
+        UsageError: where there is nothing to fit, the name is none of a profile, or scipy is missing.
         OutputError: where `out` cannot be written.
     """
     stamp = stamp_of(records)
+    label = _label(str(stamp.get("device_name") or bases.cluster)) if name is None else _named(name)
     machine = machine_of(bases, ranks_of(records, str(stamp.get("device", "cpu"))) if records else None)
-    own = [] if runs is None else steps_in(runs, machine)
+    own, left_out = ([], []) if runs is None else steps_in(runs, machine)
     if not own and not any(record.kind in ("micro", "step") for record in records):
         raise UsageError("there is nothing to calibrate from; measure first, or give --runs FILE.csv")
     found = calibrated(machine, records, own)
-    label = name or _label(str(stamp.get("device_name") or bases.cluster))
+    if left_out:
+        found = replace(found, notes=(*found.notes, f"{len(left_out)} of the runs are left out; the first: {left_out[0]}"))
     origin = Origin(
         bases=bases, name=label, date=str(stamp.get("date") or _today())[:10], device=str(stamp.get("device_name") or bases.cluster),
         versions={key: str(value) for key, value in (stamp.get("versions") or {}).items() if value}, residuals=residuals(found),
@@ -120,17 +122,23 @@ def _label(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")[:60] or "machine"
 
 
+def _named(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise UsageError(f"--name {name!r} names no profile; use letters, digits, - and _, and --out for the folder")
+    return name
+
+
 def _today() -> str:
     from datetime import UTC, datetime  # noqa: PLC0415  # only without a stamp
 
     return datetime.now(UTC).date().isoformat()
 
 
-def pace(found: Calibrated) -> float | None:
-    """Return how much longer the measured steps take than the base predicts, in the middle; None without steps."""
+def pace(found: Calibrated, when: Literal["before", "after"] = "before") -> float | None:
+    """Return how much longer measured steps take than the base predicts, or the calibrated machine, in the middle; None without steps."""
     import numpy as np  # noqa: PLC0415
 
     stage = next((one for one in found.stages if one.name == "step"), None)
-    if stage is None or np.isnan(stage.before).all():
+    if stage is None or np.isnan(getattr(stage, when)).all():
         return None
-    return float(np.exp(-np.nanmedian(stage.before)))
+    return float(np.exp(-np.nanmedian(getattr(stage, when))))

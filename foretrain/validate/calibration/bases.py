@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from foretrain.errors import UsageError
+from foretrain.errors import ProfileError, UsageError
 from foretrain.hardware.load import list_nodes, load_accelerator, load_cluster, load_node
 from foretrain.software.load import load_software
 from foretrain.validate.calibration.machine import Machine
@@ -34,7 +34,7 @@ def bases_of(stamp: Mapping[str, Any], cluster: str | None = None, software: str
     """Return the profiles for the device of a stamp; `cluster` and `software` are the user's choice.
 
     Raises:
-        ProfileError, UsageError: where the library has no such device and the user names none.
+        UsageError: where the library has no such device and the user names none.
     """
     if stamp.get("device") == "cpu":
         return Bases(cluster=cluster or CPU_NODE, software=software or CPU_SOFTWARE)
@@ -52,7 +52,10 @@ def machine_of(bases: Bases, ranks: int | None = None) -> Machine:
 
 def _node_with(name: str) -> str:
     """Return the node of the library that carries the accelerator of a name, the plainest first."""
-    chip, _ = accelerator_named(name)
+    try:
+        chip, _ = accelerator_named(name)
+    except ProfileError as error:
+        raise UsageError(f"{error}; name the node that it is in, or is most like, with --cluster") from error
     carrying = [node for node in list_nodes() if load_node(node).accelerator.key == chip.key]
     if not carrying:
         raise UsageError(f"no node of the library carries {load_accelerator(chip.key).name}; name one of your own with --cluster")

@@ -60,7 +60,7 @@ def optimizer_slowness(machine: Machine, records: Sequence[Record]) -> dict[str,
             continue
         kernel = update_kernel(shape["name"], machine.software, shape["elements"], shape["tensors"])
         spent = host.launch_s * kernel.launches if host.blocking else 0.0
-        plain = curve.seconds(kernel.moved_bytes / kernel.launches) * kernel.launches
+        plain = curve.seconds(kernel.moved_bytes / kernel.launches) * kernel.launches / machine.software.stream_scale
         ratios.append(max(record.data["seconds"]["median"] - spent, 0.1 * record.data["seconds"]["median"]) / plain)
     return {"optimizer": round(statistics.median(ratios), 3)} if ratios else {}
 

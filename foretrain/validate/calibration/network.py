@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foretrain.errors import PlanError
+from foretrain.sim.algorithms.base import wire_share
 from foretrain.sim.collectives import collective, send
 from foretrain.sim.curve import lone_span
 from foretrain.validate.calibration.machine import Machine
@@ -54,9 +55,15 @@ def messages_of(records: Sequence[Record]) -> list[Message]:
 
 
 def wide_enough(machine: Machine, messages: Sequence[Message]) -> Machine:
-    """Return the machine with a fabric that the fastest message fits."""
-    fastest = max((one.size_bytes / one.seconds for one in messages), default=0.0) * HEADROOM
-    return machine.set({"scale_up.bandwidth_bytes_per_s": max(fastest, machine.number("scale_up.bandwidth_bytes_per_s"))})
+    """Return the machine with a fabric that the fastest message fits, by the bytes that must leave each rank."""
+    path, fastest = "scale_up.bandwidth_bytes_per_s", max((_leaving_bytes(one) / one.seconds for one in messages), default=0.0)
+    return machine.set({path: fastest * HEADROOM}) if fastest > machine.number(path) else machine
+
+
+def _leaving_bytes(message: Message) -> float:
+    """Return what leaves a rank at least: its share of the wire, of reductions in a switch the tensor once."""
+    share = 1.0 if message.kind == "send" else min(1.0, wire_share(message.kind, message.ranks))
+    return share * message.size_bytes
 
 
 def errors_of(machine: Machine, messages: Sequence[Message]) -> Vector:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from foretrain.errors import UsageError
+from foretrain.errors import ForetrainError, UsageError
 from foretrain.hardware.cluster import Cluster
 from foretrain.hardware.load import load_cluster
 from foretrain.sim.prediction import Prediction
@@ -18,8 +18,10 @@ from foretrain.validate.runs_file import Line, read_runs
 from foretrain.validate.step_kinds import STEP_KINDS
 
 
-def steps_in(path: Path, machine: Machine) -> list[Step]:
-    """Return the runs of a file as steps of a machine, whatever accelerator and framework they name: they are that machine's.
+def steps_in(path: Path, machine: Machine) -> tuple[list[Step], list[str]]:
+    """Return the runs of a file as steps of a machine, and why others are none.
+
+    Whatever accelerator and framework they name, they are that machine's.
 
     Raises:
         UsageError: where the file holds no step times, or not one of its rows can be simulated, with the first reason.
@@ -29,24 +31,27 @@ def steps_in(path: Path, machine: Machine) -> list[Step]:
         raise UsageError(f"{path} holds {runs.kind}, which are no training steps; give a file of {', '.join(STEP_KINDS)}")
     library = Library(cluster=lambda name: load_cluster(f"{name}:1"), software=load_software)
     found, reasons = list[Step](), list[str]()
-    for line in runs.lines:
+    for row, line in enumerate(runs.lines):
         step = _step(line, runs.kind, machine, library)
         if isinstance(step, Step):
             found.append(step)
         else:
-            reasons.append(step)
+            reasons.append(f"row {row}: {step}")
     if not found:
         raise UsageError(f"{path} has no run that can be simulated; the first says: {reasons[0] if reasons else 'there is none'}")
-    return found
+    return found, reasons
 
 
 def _step(line: Line, kind: str, machine: Machine, library: Library) -> Step | str:
     if line.fault:
         return line.fault
-    job = STEP_KINDS[kind].job(line.cells, library)
+    try:
+        job = STEP_KINDS[kind].job(line.cells, library)
+        seconds = STEP_KINDS[kind].measured(line.cells).step_time_s
+    except ForetrainError as error:
+        return str(error)
     if isinstance(job, Refusal):
         return job.reason
-    seconds = STEP_KINDS[kind].measured(line.cells).step_time_s
     if seconds is None:
         return "it measured no step time"
     labels = STEP_KINDS[kind].labels(line.cells)

@@ -15,6 +15,9 @@ from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.robust import Knob, Vector
 from foretrain.validate.records import Record
 
+THROTTLED = 0.97
+"""Share of its limit from which a load is held there, so that what it would draw without is not known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
@@ -66,7 +69,9 @@ def errors_of(machine: Machine, loads: Sequence[Load]) -> Vector:
         # What is charged per second of a kernel holds for the seconds that it really took.
         busy_j = work.busy_j * load.seconds / work.device_s
         watts = power.idle_w + (work.math_j + work.memory_j + busy_j) / load.seconds
-        found.append(np.log(min(watts, power.limit_w) / load.watts))
+        # A limit that the load did not reach is no excuse for a prediction that does.
+        most_w = power.limit_w if load.watts >= THROTTLED * power.limit_w else float("inf")
+        found.append(np.log(min(watts, most_w) / load.watts))
     return np.array(found)
 
 

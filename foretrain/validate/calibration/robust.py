@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,14 +64,17 @@ def fit(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> tuple[Machin
     known = [knob for knob in knobs if machine.has(knob.path)]
     if not known:
         return machine, ()
-    told = _identified(machine, known, errors)
-    chosen = [knob for knob, (is_told, _) in zip(known, told, strict=True) if is_told]
+    chosen = [knob for knob, one in zip(known, _said(machine, known, errors), strict=True) if one.uncertainty < TOLD * knob.width]
     fitted = _solve(machine, chosen, errors) if chosen else machine
-    again = _identified(fitted, known, errors)
-    return fitted, tuple(
-        _became(knob, machine, fitted, is_told=was and knob in chosen, uncertainty=sd, errors=errors)
-        for knob, (was, _), (_, sd) in zip(known, told, again, strict=True)
-    )
+    said = _said(fitted, known, errors)
+    return fitted, tuple(_became(knob, machine, fitted, one, is_told=knob in chosen) for knob, one in zip(known, said, strict=True))
+
+
+class Said(NamedTuple):
+    """What the data say of a number: the standard deviation that they leave its logarithm, and how they move with 5 % of it."""
+
+    uncertainty: float
+    sensitivity: float
 
 
 def _solve(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> Machine:
@@ -96,26 +99,24 @@ def _held(count: int) -> float:
     return min(1.0, 3.0 / math.sqrt(max(count, 1)))
 
 
-def _identified(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> list[tuple[bool, float]]:
-    """Return for each knob whether the data say more of it than its prior, and how uncertain they leave it, together with the others.
+def _said(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> list[Said]:
+    """Return for each knob what the data say of it, together with the others.
 
     **Source:** the inverse of the information matrix, as in any text on least squares (Bates and Watts, 1988, section 2.2.3).
     """
     base = _sound(errors(machine))
-    columns = [(_sound(errors(_nudged(machine, knob, STEP))) - base) / math.log1p(STEP) for knob in knobs]
-    slopes = np.stack(columns, axis=1) / LOSS_SCALE
-    widths = np.array([knob.width for knob in knobs])
-    information = slopes.T @ slopes + np.diag(1.0 / widths**2)
+    moved = np.stack([_sound(errors(_nudged(machine, knob, STEP))) - base for knob in knobs], axis=1)
+    slopes = moved / (math.log1p(STEP) * LOSS_SCALE)
+    information = slopes.T @ slopes + np.diag([knob.width**-2 for knob in knobs])
     uncertain = np.sqrt(np.diag(np.linalg.inv(information)))
-    return [(bool(one < TOLD * width), float(one)) for one, width in zip(uncertain, widths, strict=True)]
+    return [Said(float(sd), float(mean)) for sd, mean in zip(uncertain, np.abs(moved).mean(axis=0), strict=True)]
 
 
-def _became(knob: Knob, before: Machine, after: Machine, *, is_told: bool, uncertainty: float, errors: Errors) -> Fitted:
+def _became(knob: Knob, before: Machine, after: Machine, said: Said, *, is_told: bool) -> Fitted:
     value = after.number(knob.path)
-    moved = np.abs(_sound(errors(_nudged(after, knob, STEP))) - _sound(errors(after)))
     bounds = (math.log(max(value, 1e-300) / knob.low), math.log(knob.high / max(value, 1e-300)))
     return Fitted(
-        path=knob.path, base=before.number(knob.path), value=value, uncertainty=uncertainty, sensitivity=float(moved.mean()),
+        path=knob.path, base=before.number(knob.path), value=value, uncertainty=said.uncertainty, sensitivity=said.sensitivity,
         identified=is_told, at_bound=is_told and min(bounds) < AT_BOUND,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What one stage did: errors, log(predicted / measured), of its measurements by key, before it, after it, and held out of it."""
+    """What one stage did: errors, log(predicted / measured), of its measurements by key, of the base, after it, and held out of it."""
 
     name: str
     keys: tuple[str, ...]
@@ -76,7 +76,7 @@ def _kernels(found: Calibrated, records: Sequence[Record]) -> Calibrated:
         held = _held_out(chosen, partial(tables.tabulated, fitted), kernels.errors_of)
         stages.append(
             Stage(
-                name=bench, keys=tuple(point.key for point in chosen), before=kernels.errors_of(machine, chosen),
+                name=bench, keys=tuple(point.key for point in chosen), before=kernels.errors_of(found.base, chosen),
                 after=kernels.errors_of(tables.tabulated(fitted, chosen), chosen), held_out=held, fitted=became,
             )
         )  # fmt: skip
@@ -104,7 +104,7 @@ def _network(found: Calibrated, records: Sequence[Record]) -> Calibrated:
     if not messages:
         return replace(found, machine=machine)
     machine = network.wide_enough(machine, messages)
-    before = network.errors_of(machine, messages)
+    before = network.errors_of(found.base, messages)
     fitted, became = fit(machine, network.KNOBS, lambda at: network.errors_of(at, messages))
     held = _held_out(messages, lambda part: network.tabulated(fitted, part), network.errors_of)
     tabulated = network.tabulated(fitted, messages)
@@ -124,7 +124,7 @@ def _power(found: Calibrated, records: Sequence[Record]) -> Calibrated:
         return replace(found, machine=machine)
     fitted, became = fit(machine, power.knobs_of(machine, loads), lambda at: power.errors_of(at, loads))
     stage = Stage(
-        name="power", keys=tuple(load.key for load in loads), before=power.errors_of(machine, loads),
+        name="power", keys=tuple(load.key for load in loads), before=power.errors_of(found.base, loads),
         after=power.errors_of(fitted, loads), held_out=np.full(len(loads), np.nan), fitted=became,
     )  # fmt: skip
     return replace(found, machine=fitted, stages=(*found.stages, stage))
@@ -141,7 +141,7 @@ def _steps(found: Calibrated, measured: Sequence[Step]) -> Calibrated:
 
     held = _held_out(measured, refitted, steps.errors_of) if len(measured) >= 2 * FOLDS else np.full(len(measured), np.nan)
     stage = Stage(
-        name="step", keys=tuple(step.key for step in measured), before=steps.errors_of(machine, measured),
+        name="step", keys=tuple(step.key for step in measured), before=steps.errors_of(found.base, measured),
         after=steps.errors_of(fitted, measured), held_out=held, fitted=became,
     )  # fmt: skip
     return replace(found, machine=fitted, stages=(*found.stages, stage))

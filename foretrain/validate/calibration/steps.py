@@ -21,6 +21,7 @@ SOME = 8
 PACE = (
     Knob(path="software.matmul_scale", low=0.2, high=1.9, width=0.5),
     Knob(path="software.stream_scale", low=0.2, high=1.9, width=0.5),
+    Knob(path="software.host.launch_s", low=5e-7, high=1e-3, width=0.5),
 )
 KNOBS = (
     Knob(path="software.matmul_scale", low=0.5, high=1.5, width=0.08),
@@ -74,5 +75,5 @@ def _error(machine: Machine, step: Step) -> float:
 
 
 def knobs_for(count: int) -> tuple[Knob, ...]:
-    """Return what so many steps may move: with a few, the pace of all kernels; with more, the host's time too."""
-    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:4] + KNOBS[6:7] if count < SOME else KNOBS
+    """Return what so many steps may move: with a few, one pace each of kernels and of the host; with more, the rest of its time too."""
+    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:5] + KNOBS[6:7] if count < SOME else KNOBS

@@ -11,6 +11,7 @@ import numpy as np
 
 from foretrain.hardware.measured import Measured, Row
 from foretrain.sim.corrections import Streams
+from foretrain.sim.cost import Pricer
 from foretrain.validate.calibration.kernels import PLAIN, STREAM_CLASSES, Point
 from foretrain.validate.calibration.machine import Machine
 
@@ -36,7 +37,8 @@ def tabulated(machine: Machine, points: Sequence[Point]) -> Machine:
 
 def stream_rows(machine: Machine, points: Sequence[Point]) -> tuple[Row, ...]:
     """Return bytes and device seconds of elementwise kernels, sizes alike as one, none quicker than a smaller one."""
-    found = sorted((point.row[0], device_s(machine, point)) for point in points if point.bench == "stream" and point.what in PLAIN)
+    plain = [point for point in points if point.bench == "stream" and point.what in PLAIN]
+    found = sorted((point.row[0], device_s(machine, point) * _pace(machine, point)) for point in plain)
     groups: list[list[tuple[float, float]]] = []
     for size, seconds in found:
         if groups and size <= groups[-1][0][0] * ALIKE:
@@ -53,9 +55,22 @@ def stream_rows(machine: Machine, points: Sequence[Point]) -> tuple[Row, ...]:
 
 def device_s(machine: Machine, point: Point) -> float:
     """Return the device's part of the seconds of a kernel: without the host's where that is its own device, and without gaps."""
-    host, launches = machine.software.host, point.kernel.launches
+    host = machine.software.host
+    launches = Pricer(machine.accelerator, machine.software, point.dtype).launches(point.kernel)
     spent = host.launch_gap_s * launches + (host.launch_s * launches if host.blocking else 0.0)
-    return max(point.seconds - spent, 0.1 * point.seconds) / launches
+    return max(point.seconds - spent, 0.1 * point.seconds) / point.kernel.launches
+
+
+def _pace(machine: Machine, point: Point) -> float:
+    """Return the pace that the software has of its own with a kernel: what a profile has of kernels is without it."""
+    software = machine.software
+    if software.matmul_scale == software.stream_scale == 1.0:
+        return 1.0
+    if point.bench == "stream":
+        return software.stream_scale
+    plain = replace(software, matmul_scale=1.0, stream_scale=1.0)
+    without, own = (Pricer(machine.accelerator, one, point.dtype).curve_s(point.kernel) for one in (plain, software))
+    return without / own
 
 
 def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...]) -> dict[str, dict[str, float]]:
@@ -68,7 +83,7 @@ def _slowness(machine: Machine, points: Sequence[Point], streams: tuple[Row, ...
         name = STREAM_CLASSES.get(point.what, "") if point.bench == "stream" else ""
         plain_s = curve.seconds(point.row[0]) if name else 0.0
         if plain_s >= LONG * streams[0][1]:
-            found[point.dtype][name].append(device_s(machine, point) / plain_s)
+            found[point.dtype][name].append(device_s(machine, point) * _pace(machine, point) / plain_s)
     return {dtype: {name: round(statistics.median(one), 3) for name, one in sorted(found[dtype].items())} for dtype in sorted(found)}
 
 
@@ -77,7 +92,7 @@ def _grouped(machine: Machine, points: Sequence[Point], bench: str) -> dict[str,
     seconds: dict[str, dict[Row, list[float]]] = defaultdict(lambda: defaultdict(list))
     for point in points:
         if point.bench == bench:
-            seconds[point.dtype][point.row].append(device_s(machine, point))
+            seconds[point.dtype][point.row].append(device_s(machine, point) * _pace(machine, point))
     return {
         dtype: [(*row, _round(float(np.median(times)))) for row, times in sorted(found.items())] for dtype, found in sorted(seconds.items())
     }
