@@ -43,14 +43,35 @@ class Streams:
         return float(np.exp(np.interp(inside, self._sizes, self._times) + size - inside))
 
 
-class Corrections:
-    """Factors on the times of kernels of one dtype on one accelerator; `bound_s` prices a kernel by the curves."""
+Tables = dict[tuple[str, str, str], Nearness | None]
+_KEPT: dict[tuple[object, ...], tuple[tuple[object, ...], Tables]] = {}
+MOST_KEPT = 32
+"""Accelerators whose tables are kept priced: a fit asks for the same ones thousands of times."""
 
-    def __init__(self, accelerator: Accelerator, dtype: str, bound_s: Bound) -> None:
+
+def _shared_tables(accelerator: Accelerator, lays: tuple[object, ...]) -> Tables:
+    """Return the priced tables of an accelerator's curves, kept while those very curves are in use; `lays` as `Corrections` has it."""
+    curves = (accelerator.matmul, accelerator.memory, accelerator.convolution, accelerator.attention)
+    parts = (accelerator.peak_flop_per_s, accelerator.measured, *curves)
+    key = (*map(id, parts), accelerator.compute_units, accelerator.kernel_floor_s, accelerator.memory_bytes_per_s, *lays)
+    if key not in _KEPT:
+        if len(_KEPT) >= MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT)))
+        _KEPT[key] = (parts, {})  # holding the parts keeps their identities from being given to others
+    return _KEPT[key][1]
+
+
+class Corrections:
+    """Factors on the times of kernels of one dtype on one accelerator; `bound_s` prices a kernel by the curves.
+
+    `lays` is what else the curves' prices hang on: how a software lays maps and which kernels it calls.
+    """
+
+    def __init__(self, accelerator: Accelerator, dtype: str, bound_s: Bound, lays: tuple[object, ...]) -> None:
         self._measured = accelerator.measured or NOTHING_MEASURED
         self._dtype = dtype
         self._bound_s = bound_s
-        self._tables: dict[tuple[str, str, str], Nearness | None] = {}
+        self._tables = _shared_tables(accelerator, (dtype, *lays))
         self.streams = Streams(self._measured.streams) if self._measured.streams else None
 
     def slowness(self, classes: tuple[tuple[str, float], ...]) -> float:

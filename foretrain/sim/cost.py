@@ -81,7 +81,8 @@ class Pricer:
         self.point = Point(hz=0.0)
         self._known: dict[tuple[Gemm, float, bool, str], tuple[float, int]] = {}
         self._convolver = convolver(accelerator, software, dtype, self._implicit_s)
-        self._near = Corrections(accelerator, dtype, self._plain().curve_s)
+        lays = (software.channels_last, software.winograd, self.attention)
+        self._near = Corrections(accelerator, dtype, self._plain().curve_s, lays)
 
     def at(self, point: Point) -> Pricer:
         """Return the same pricer at another operating point."""

@@ -120,14 +120,25 @@ def _repeated(name: str, gemm: Gemm, times: int, element_bytes: float, dtype: st
 
 def trained_tensors(blocks: Iterable[Block]) -> int:
     """Return how many parameter tensors are trained: a weight an op, and the bias of what has one; norms have both."""
-    return sum(_tensors(op) for block in blocks for op in block.ops if _learns(op))
+    return sum(tensor_sizes(blocks, 1).values())
 
 
-def _tensors(op: Op) -> int:
-    if getattr(op, "bias", False):
-        return 2 if getattr(op, "own_weight", True) else 1
+def tensor_sizes(blocks: Iterable[Block], tp: int) -> Counter[float]:
+    """Return how many trained tensors there are of each size, in parameters of one tensor-parallel rank."""
+    found: Counter[float] = Counter()
+    for block in blocks:
+        for op in block.ops:
+            if _learns(op):
+                found.update(_tensors(op, op.parameters_per_rank(tp)))
+    return found
+
+
+def _tensors(op: Op, held: float) -> tuple[float, ...]:
+    width = getattr(op, "out_features", getattr(op, "out_channels", 0))
+    if getattr(op, "bias", False) and width:
+        return (held - width * held / op.parameters, width * held / op.parameters) if getattr(op, "own_weight", True) else (held,)
     norm = isinstance(op, Moves) and any("norm" in name for name, _ in op.forward_pass.classes)
-    return 2 if norm else 1
+    return (held / 2, held / 2) if norm else (held,)
 
 
 def _learns(op: Op) -> bool:

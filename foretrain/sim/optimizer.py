@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from foretrain.models.ops import Kernel, KernelKind
-from foretrain.sim.matrices import products, trained_tensors
+from foretrain.sim.matrices import products, tensor_sizes, trained_tensors
 from foretrain.sim.optimizer_rules import FP32_BYTES, RULES, Rule
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
@@ -24,7 +26,19 @@ def optimizer_kernels(state: StageState, numbers: Numbers, recipe: Recipe, softw
     """Return the optimizer step: one streaming kernel for norm, clip, update and clear, and the products of optimizers of matrices."""
     rule = RULES[recipe.optimizer]
     found = products(rule, state.weights, shards=shards, element_bytes=numbers.element_bytes)
-    return (_streaming(state, numbers, recipe, software), *found)
+    whole = _streaming(state, numbers, recipe, software)
+    looped = not {"optimizer", "optimizer_lists"} & software.fused
+    return (*(_tensor_by_tensor(whole, state, rule) if looped else (whole,)), *found)
+
+
+def _tensor_by_tensor(whole: Kernel, state: StageState, rule: Rule) -> tuple[Kernel, ...]:
+    """Return the update as a kernel for each size of tensor: what a processor keeps in its caches differs by size."""
+    sizes = tensor_sizes((unit.block for chunk in state.units for unit in chunk), state.tp)
+    total = sum(size * count for size, count in sizes.items())
+    return tuple(
+        replace(whole, moved_bytes=whole.moved_bytes * size * count / total, launches=rule.eager_launches * count)
+        for size, count in sorted(sizes.items())
+    ) if total else (whole,)  # fmt: skip
 
 
 def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: Software) -> Kernel:

@@ -68,6 +68,8 @@ class StageState:
     """Its trained matrices, as tensor parallelism cuts them."""
     state_difference: float
     """Bytes of the optimizer's state that matrices keep beside what loose parameters would."""
+    tp: int
+    """Tensor-parallel ranks that share its layers."""
     cast_bytes: float
     """Moved once a step to cast the weights that are kept in few bits for all its micro-batches."""
 
@@ -146,6 +148,7 @@ def _stage_state(
         ),
         buffer_bytes=buffers,
         updated=updated,
+        tp=plan.tp,
         cast_bytes=cast_bytes,
         weights=matrices,
         state_difference=difference,

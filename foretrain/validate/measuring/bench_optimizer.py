@@ -55,9 +55,9 @@ def _made(name: str, weights: list[Any]) -> Any:
     from torch import optim  # noqa: PLC0415
 
     if name in {"sgd", "zero_grad"}:
-        return optim.SGD(weights, lr=1e-6, foreach=True)
+        return optim.SGD(weights, lr=1e-6, foreach=None)
     if name == "momentum":
-        return optim.SGD(weights, lr=1e-6, momentum=0.9, foreach=True)
+        return optim.SGD(weights, lr=1e-6, momentum=0.9, foreach=None)
     if name == "adam":
-        return optim.Adam(weights, lr=1e-6, foreach=True)
-    return optim.AdamW(weights, lr=1e-6, fused=True) if name == "adamw_fused" else optim.AdamW(weights, lr=1e-6, foreach=True)
+        return optim.Adam(weights, lr=1e-6, foreach=None)
+    return optim.AdamW(weights, lr=1e-6, fused=True) if name == "adamw_fused" else optim.AdamW(weights, lr=1e-6, foreach=None)
