@@ -170,6 +170,9 @@ class StageWork:
         overhead = self.context.software.host.microbatch_s / 2
         if overhead and opens and direction != WEIGHT:
             parts.append((host_leg("schedule", overhead),))
+        hooks = self.context.software.host.unit_s * len(units)
+        if hooks and self.context.placement.plan.zero >= 2 and direction != WEIGHT:
+            parts.append((host_leg("hooks of units", hooks),))
         sent = {FORWARD: held, WEIGHT: 0.0}.get(direction, -held)
         delta = sum(each.delta_bytes for each in passes) + sent
         if not any(parts) and not delta:

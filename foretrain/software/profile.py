@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,10 @@ class HostCost:
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
     tensor_s: float = 0.0
     """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
+    cut_s: float = 0.0
+    """Added to an op where its tensors are cut by tensor parallelism and the framework works out their layouts (torch's DTensor)."""
+    unit_s: float = 0.0
+    """For a unit whose parameters are sharded, in each direction: hooks, copies into and out of flat buffers (FSDP)."""
     view_s: float = 0.0
     """For a view of a tensor, or a node of autograd's graph that runs no kernel."""
     input_overlapped: bool = True
@@ -152,3 +156,9 @@ class Software:
     wide: frozenset[str] = frozenset()
     """Patterns of `fused` that mixed precision leaves in fp32, whether they run as one kernel or several."""
     assumed: tuple[str, ...] = ()
+
+    def cut(self, tp: int) -> Software:
+        """Return the software as it issues ops whose tensors lie on `tp` ranks."""
+        if tp == 1 or not self.host.cut_s:
+            return self
+        return replace(self, host=replace(self.host, launch_s=self.host.launch_s + self.host.cut_s))

@@ -61,6 +61,8 @@ class HostFile(Strict):
     microbatch_s: Number
     tensor_s: Number = 0.0
     view_s: Number = 0.0
+    cut_s: Number = 0.0
+    unit_s: Number = 0.0
     input_overlapped: bool = True
     loader_sample_s: Number = 0.0
     loader_workers: int = Field(default=1, ge=1)

@@ -29,6 +29,8 @@ KNOBS = (
     Knob(path="software.collective_scale", low=0.2, high=1.8, width=0.4),
     Knob(path="software.host.launch_s", low=5e-7, high=1e-3, width=0.7),
     Knob(path="software.host.view_s", low=1e-7, high=1e-4, width=1.0),
+    Knob(path="software.host.cut_s", low=1e-6, high=5e-3, width=1.5),
+    Knob(path="software.host.unit_s", low=1e-5, high=5e-2, width=1.5),
     Knob(path="software.host.collective_s", low=1e-6, high=2e-2, width=1.2),
     Knob(path="software.host.step_s", low=1e-6, high=1.0, width=1.5),
     Knob(path="software.host.microbatch_s", low=1e-6, high=0.3, width=1.5),
@@ -76,4 +78,4 @@ def _error(machine: Machine, step: Step) -> float:
 
 def knobs_for(count: int) -> tuple[Knob, ...]:
     """Return what so many steps may move: with a few, one pace each of kernels and of the host; with more, the rest of its time too."""
-    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:5] + KNOBS[6:7] if count < SOME else KNOBS
+    return PACE if count < FEW else KNOBS[:2] + KNOBS[3:5] + KNOBS[8:9] if count < SOME else KNOBS
