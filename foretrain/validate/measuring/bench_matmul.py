@@ -110,7 +110,11 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
     copies = min(MOST_COPIES, max(1, round(COLD_BYTES / bench.bytes))) if lab.device == "cpu" else 1
     with math_of(bench.dtype, lab.device):
         calls = cycle([product(bench, lab) for _ in range(copies)])
-        return lab.time(lambda: next(calls)()).data()
+
+        def one() -> Any:
+            return next(calls)()
+
+        return lab.time(one).data()
 
 
 def product(bench: Bench, lab: Lab) -> Any:
