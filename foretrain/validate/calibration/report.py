@@ -70,8 +70,8 @@ def report_text(data: Mapping[str, Any]) -> str:
         f"Written by `foretrain calibrate` on {data['date']}; not edited by hand. Base profiles: {data['bases']['cluster']} and "
         f"{data['bases']['software']}.", "",
         *_stamped(data["stamp"]), "", "## Errors", "",
-        "Absolute relative errors of the base, of the calibrated profile on what it was made from, and of profiles made without a quarter "
-        "of the measurements on that quarter.", "",
+        "Absolute relative errors: of the base; of the calibrated profile on what it was made from; and held out, a quarter at a time: of "
+        "tables without the kernels and messages of that quarter, whose curves have seen all, and of fits without its steps.", "",
         "| what | n | base, median | fitted, median | held out, median | held out, worst |", "|---|---|---|---|---|---|",
         *(_error_row(stage) for stage in data["stages"]), "", "## Numbers", "",
         "| number | base | calibrated | ± | ±5 % moves predictions by | |", "|---|---|---|---|---|---|",
