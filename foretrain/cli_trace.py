@@ -11,6 +11,7 @@ from foretrain.cli_options import TraceOptions
 from foretrain.cli_output import columns, cut, ink, say, say_json
 from foretrain.errors import UsageError
 from foretrain.models.model import Model
+from foretrain.models.moves import Moves
 from foretrain.models.opdata import WORDS
 from foretrain.models.trace import from_module
 from foretrain.models.traced import save_model
@@ -62,7 +63,8 @@ def _ops(model: Model) -> dict[str, int]:
     found: Counter[str] = Counter()
     for block, times in model.blocks():
         for op in block.ops:
-            found[WORDS[type(op)]] += times
+            if not isinstance(op, Moves) or op.forward_pass.launches:
+                found[WORDS[type(op)]] += times
     return dict(found)
 
 

@@ -442,7 +442,8 @@ def test_every_op_of_a_trace_can_be_priced() -> None:
     layout = Layout(micro_batch=2)
     for block, _ in model.blocks():
         for op in block.ops:
-            assert all(pricer.work(kernel).device_s > 0 for kernel in (*op.forward(layout), *op.backward(layout)))
+            kernels = (*op.forward(layout), *op.backward(layout))
+            assert all(pricer.work(kernel).device_s > 0 for kernel in kernels if not kernel.views)
 
 
 def test_a_trained_bias_of_the_scores_gets_its_gradient() -> None:

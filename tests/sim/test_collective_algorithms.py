@@ -257,7 +257,8 @@ def test_a_ring_over_a_slower_tier_is_never_quicker(
         own, topology="fat-tree", domain=10**9, base_latency_s=later * own.base_latency_s, step_latency_s=later * own.step_latency_s
     )  # fmt: skip
     apart = own.island and ranks > own.island  # a group beyond its island of bridged cards goes over the host already
-    share = narrower * (own.island_bytes_per_s if apart else own.bandwidth_bytes_per_s) * ranks / domains
+    # Between islands a ring has one path of that plateau, however many ranks it has; a switch gives each rank its own.
+    share = narrower * (own.island_bytes_per_s if apart else own.bandwidth_bytes_per_s * ranks / domains)
     spread = Span(ranks=ranks, domains=domains, per_domain=ranks // domains, network_bytes_per_s=share)
     wire = wire_share(kind, ranks) * size
     (near_s, near), (far_s, far) = (

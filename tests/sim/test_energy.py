@@ -27,7 +27,7 @@ def test_energy_is_the_integral_of_power(case: Case, detail: str) -> None:
     job, link_j = case.lowered().job, case.cluster.accelerator.power.link_j_per_byte
     recorder = TimelineRecorder(job, (0.0,) * case.plan.pp, link_j)
     played = Engine(job, ops=detail == "op", recorder=recorder).play()
-    timeline = recorder.timeline(played.step_s, sum(baseline_w(case.cluster).values()))
+    timeline = recorder.timeline(played.step_s, sum(baseline_w(case.cluster).values()), played.ranks)
     for rank in played.ranks:
         times_s, watts = power_steps(timeline, rank.index)
         integral_j = float(np.sum(np.diff(times_s) * watts[:-1]))

@@ -143,7 +143,8 @@ def test_a_collective_that_begins_in_the_middle_of_a_segment_slows_only_the_rest
     played = Engine(made, recorder=recorder).play()
     assert played.ranks[0].done_s == 5.0
     assert seconds_of(played, made, 0) == pytest.approx({"math": 5.0})
-    assert sum(piece.joules for piece in recorder.timeline(5.0, 0.0).slices if (piece.rank, piece.stream) == (0, 0)) == pytest.approx(6.0)
+    slices = recorder.timeline(5.0, 0.0, played.ranks).slices
+    assert sum(piece.joules for piece in slices if (piece.rank, piece.stream) == (0, 0)) == pytest.approx(6.0)
 
 
 def test_the_device_waits_for_a_slow_host() -> None:

@@ -107,7 +107,7 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
 
     A layer's weights and inputs were last touched many layers ago. A GPU's cache holds little of either, warm or not.
     """
-    copies = min(MOST_COPIES, max(1, round(COLD_BYTES / bench.bytes))) if lab.device == "cpu" else 1
+    copies = min(MOST_COPIES, max(1, round(COLD_BYTES / max(bench.bytes, 1.0)))) if lab.device == "cpu" else 1
     with math_of(bench.dtype, lab.device):
         calls = cycle([product(bench, lab) for _ in range(copies)])
 
