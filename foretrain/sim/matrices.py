@@ -137,8 +137,8 @@ def _tensors(op: Op, held: float) -> tuple[float, ...]:
     width = getattr(op, "out_features", getattr(op, "out_channels", 0))
     if getattr(op, "bias", False) and width:
         return (held - width * held / op.parameters, width * held / op.parameters) if getattr(op, "own_weight", True) else (held,)
-    norm = isinstance(op, Moves) and any("norm" in name for name, _ in op.forward_pass.classes)
-    return (held / 2, held / 2) if norm else (held,)
+    traced = isinstance(op, Moves) and any("norm" in name for name, _ in op.forward_pass.classes)
+    return (held / 2, held / 2) if traced or "norm" in getattr(op, "pattern", "") else (held,)
 
 
 def _learns(op: Op) -> bool:

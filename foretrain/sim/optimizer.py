@@ -28,15 +28,19 @@ def optimizer_kernels(state: StageState, numbers: Numbers, recipe: Recipe, softw
     found = products(rule, state.weights, shards=shards, element_bytes=numbers.element_bytes)
     whole = _streaming(state, numbers, recipe, software)
     looped = not {"optimizer", "optimizer_lists"} & software.fused
-    return (*(_tensor_by_tensor(whole, state, rule) if looped else (whole,)), *found)
+    each = _tensor_by_tensor(whole, state, rule, cleared=not software.drops_gradients) if looped else (whole,)
+    return (*each, *found)
 
 
-def _tensor_by_tensor(whole: Kernel, state: StageState, rule: Rule) -> tuple[Kernel, ...]:
-    """Return the update as a kernel for each size of tensor: what a processor keeps in its caches differs by size."""
+def _tensor_by_tensor(whole: Kernel, state: StageState, rule: Rule, *, cleared: bool) -> tuple[Kernel, ...]:
+    """Return the update as a kernel for each size of tensor: what a processor keeps in its caches differs by size.
+
+    Gradients that are `cleared` take one launch more each.
+    """
     sizes = tensor_sizes((unit.block for chunk in state.units for unit in chunk), state.tp)
     total = sum(size * count for size, count in sizes.items())
     return tuple(
-        replace(whole, moved_bytes=whole.moved_bytes * size * count / total, launches=rule.eager_launches * count)
+        replace(whole, moved_bytes=whole.moved_bytes * size * count / total, launches=(rule.eager_launches + cleared) * count)
         for size, count in sorted(sizes.items())
     ) if total else (whole,)  # fmt: skip
 

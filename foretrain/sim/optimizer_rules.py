@@ -3,8 +3,8 @@
 Moments are fp32 unless said otherwise. A matrix of r rows and c columns has a short side m and a long side n.
 
 **Source:** Robbins and Monro, 1951 (sgd); Polyak, 1964 (momentum); Sutskever et al., ICML 2013 (nesterov); Duchi et al., JMLR 2011
-(adagrad); Kingma and Ba, arXiv:1412.6980 (adam), Loshchilov and Hutter, arXiv:1711.05101 (adamw); Shazeer and Stern, arXiv:1804.04235
-(adafactor); You et al., arXiv:1904.00962 (lamb); Chen et al., arXiv:2302.06675 (lion); Dettmers et al., arXiv:2110.02861 (adam-8bit);
+(adagrad); Zeiler, arXiv:1212.5701 (adadelta); Kingma and Ba, arXiv:1412.6980 (adam), Loshchilov and Hutter, arXiv:1711.05101 (adamw);
+Shazeer and Stern, arXiv:1804.04235 (adafactor); You et al., arXiv:1904.00962 (lamb); Chen et al., arXiv:2302.06675 (lion); Dettmers et al., arXiv:2110.02861 (adam-8bit);
 Gupta et al., arXiv:1802.09568 and Shi et al., arXiv:2309.06497 (shampoo); Vyas et al., arXiv:2409.11321 (soap); Jordan et al., 2024, and
 Liu et al., arXiv:2502.16982 (muon).
 """
@@ -51,14 +51,16 @@ class Rule:
 
 
 RULES = {
-    # Operations of torch.optim's loops over tensors: one addition; a product and a sum for the momentum, and the addition; and so on.
+    # Operations of torch.optim's loops over tensors: one addition; with momentum weight decay, a product and a sum, and the addition.
     "sgd": Rule(state_bytes=0.0, eager_bytes=12.0, eager_launches=1),
-    "momentum": Rule(state_bytes=4.0, eager_bytes=32.0, eager_launches=3),
-    "nesterov": Rule(state_bytes=4.0, eager_bytes=44.0, eager_launches=4),
+    "momentum": Rule(state_bytes=4.0, eager_bytes=44.0, eager_launches=4),
+    "nesterov": Rule(state_bytes=4.0, eager_bytes=56.0, eager_launches=5),
     "adagrad": Rule(state_bytes=4.0),
     # lerp, mul, addcmul, sqrt, div, add, addcdiv, and the count of steps; with decay, one more product.
     "adam": Rule(state_bytes=8.0, eager_bytes=72.0, eager_launches=8),
     "adamw": Rule(state_bytes=8.0, eager_bytes=80.0, eager_launches=9),
+    # Two averages: mul, addcmul, add, sqrt for the squares; add, sqrt, div, mul for the step; mul, addcmul of steps; and the addition.
+    "adadelta": Rule(state_bytes=8.0, eager_bytes=112.0, eager_launches=11),
     # Two 8-bit moments, and the fp32 maximum of each block of 2048.
     "adam-8bit": Rule(state_bytes=2.0 + 2 * 4.0 / 2048),
     # Reads the gradient twice more: for the means of its rows and columns, and for the root mean square that clips the update.

@@ -102,8 +102,7 @@ def _workload(network: str, dataset: str) -> Workload:
 
 
 def _optimizer(words: str) -> str:
-    """Return the optimizer with as much state: Adadelta keeps two averages a parameter, as Adam does (Zeiler, arXiv:1212.5701)."""
-    known = {"adadelta": "adam", "adam": "adam", "adamw": "adamw", "sgd": "sgd", "momentum": "momentum"}
+    known = {name: name for name in ("adadelta", "adam", "adamw", "sgd", "momentum")}
     if words.lower() not in known:
         raise ProfileError(f"optimizer {words!r} is unknown; use one of {', '.join(known)}")
     return known[words.lower()]

@@ -40,7 +40,8 @@ def kept(prediction: Prediction) -> float:
 
 
 STATE = {
-    "sgd": 0, "momentum": 4, "nesterov": 4, "adagrad": 4, "adam": 8, "adamw": 8, "adam-8bit": 2 + 8 / 2048, "lamb": 8, "lion": 4,
+    "sgd": 0, "momentum": 4, "nesterov": 4, "adagrad": 4, "adadelta": 8, "adam": 8, "adamw": 8, "adam-8bit": 2 + 8 / 2048, "lamb": 8,
+    "lion": 4,
     "adafactor": 4 * 2 * WIDTH / CELLS, "shampoo": 4 + 2 * 2 * 4, "soap": 8 + 2 * 2 * 4, "muon": 4,
 }  # fmt: skip
 """Adafactor: 4 bytes for each row and column. Shampoo and SOAP: two squares on each of the two sides, each as large as the weight."""
