@@ -5,8 +5,8 @@ Moments are fp32 unless said otherwise. A matrix of r rows and c columns has a s
 **Source:** Robbins and Monro, 1951 (sgd); Polyak, 1964 (momentum); Sutskever et al., ICML 2013 (nesterov); Duchi et al., JMLR 2011
 (adagrad); Zeiler, arXiv:1212.5701 (adadelta); Kingma and Ba, arXiv:1412.6980 (adam), Loshchilov and Hutter, arXiv:1711.05101 (adamw);
 Shazeer and Stern, arXiv:1804.04235 (adafactor); You et al., arXiv:1904.00962 (lamb); Chen et al., arXiv:2302.06675 (lion); Dettmers
-et al., arXiv:2110.02861 (adam-8bit); Gupta et al., arXiv:1802.09568 and Shi et al., arXiv:2309.06497 (shampoo); Vyas et al., arXiv:2409.11321 (soap); Jordan et al., 2024, and
-Liu et al., arXiv:2502.16982 (muon).
+et al., arXiv:2110.02861 (adam-8bit); Gupta et al., arXiv:1802.09568 and Shi et al., arXiv:2309.06497 (shampoo); Vyas et al.,
+arXiv:2409.11321 (soap); Jordan et al., 2024, and Liu et al., arXiv:2502.16982 (muon).
 """
 
 from __future__ import annotations
