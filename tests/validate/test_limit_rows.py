@@ -64,9 +64,9 @@ def test_small_batches_leave_the_gpu_idle() -> None:
 
 
 def test_precision_and_optimizer_are_assumed_aloud() -> None:
-    """TF32 where there is such a rate; Adadelta keeps as much state as Adam."""
+    """TF32 where there is such a rate; Adadelta as itself."""
     assert (sweep_of(BASE).recipe.precision, sweep_of({**BASE, "gpu": "A40"}).recipe.precision) == ("fp32", "tf32")
-    assert sweep_of(BASE).recipe.optimizer == "adam"
+    assert sweep_of(BASE).recipe.optimizer == "adadelta"
     assert any("PyTorch" in note for note in sweep_of(BASE).assumed)
 
 

@@ -97,9 +97,14 @@ def bench_of(dtype: str, sizes: Iterable[int]) -> Bench:
 
 def _bench(dtype: str, shape: Iterable[int], layout: str, batch: int = 1, *, busy: int = 0) -> Bench:
     m, n, k = shape
-    size = SIZES[dtype] * batch * (m * k + k * n + m * n)
+    size = _touched(dtype, batch, m, n, k)
     named: dict[str, Any] = {"batch": batch, "m": m, "n": n, "k": k, "layout": layout, **({"busy_ranks": busy} if busy else {})}
     return Bench(name="matmul", dtype=dtype, shape=named, flop=2.0 * batch * m * n * k, bytes=size, held_bytes=size, team=busy > 1)
+
+
+def _touched(dtype: str, batch: int, m: int, n: int, k: int) -> int:
+    """Return the bytes of both operands and the result."""
+    return SIZES[dtype] * batch * (m * k + k * n + m * n)
 
 
 def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
@@ -107,7 +112,8 @@ def measure(bench: Bench, lab: Lab) -> dict[str, Any]:
 
     A layer's weights and inputs were last touched many layers ago. A GPU's cache holds little of either, warm or not.
     """
-    copies = min(MOST_COPIES, max(1, round(COLD_BYTES / max(bench.bytes, 1.0)))) if lab.device == "cpu" else 1
+    touched = _touched(bench.dtype, *(bench.shape[name] for name in ("batch", "m", "n", "k")))
+    copies = min(MOST_COPIES, max(1, round(COLD_BYTES / touched))) if lab.device == "cpu" else 1
     with math_of(bench.dtype, lab.device):
         calls = cycle([product(bench, lab) for _ in range(copies)])
 
