@@ -65,12 +65,14 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         model_flop=0.0,
         classes=OPTIMIZER,
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
-        launches=_launches(rule, software, _tensors(state)),
+        launches=FUSED_LAUNCHES if "optimizer" in software.fused else _launches(rule, software, _tensors(state)),
     )
 
 
 def bookkeeping_s(state: StageState, recipe: Recipe, software: Software) -> float:
     """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor."""
+    if not software.host.tensor_s:
+        return 0.0
     return software.host.tensor_s * RULES[recipe.optimizer].eager_launches * _tensors(state)
 
 
