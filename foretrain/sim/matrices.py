@@ -124,12 +124,13 @@ def trained_tensors(blocks: Iterable[Block]) -> int:
 
 
 def tensor_sizes(blocks: Iterable[Block], tp: int) -> Counter[float]:
-    """Return how many trained tensors there are of each size, in parameters of one tensor-parallel rank."""
-    found: Counter[float] = Counter()
-    for block in blocks:
+    """Return how many trained tensors there are of each size, in parameters of one tensor-parallel rank; blocks alike are one object."""
+    each = list(blocks)
+    copies, found = Counter(map(id, each)), Counter[float]()
+    for block in {id(block): block for block in each}.values():
         for op in block.ops:
-            if _learns(op):
-                found.update(_tensors(op, op.parameters_per_rank(tp)))
+            for size in _tensors(op, op.parameters_per_rank(tp)) if _learns(op) else ():
+                found[size] += copies[id(block)]
     return found
 
 

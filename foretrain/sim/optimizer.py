@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from foretrain.models.model import Block
 from foretrain.models.ops import Kernel, KernelKind
 from foretrain.sim.matrices import products, tensor_sizes, trained_tensors
 from foretrain.sim.optimizer_rules import FP32_BYTES, RULES, Rule
@@ -37,7 +39,7 @@ def _tensor_by_tensor(whole: Kernel, state: StageState, rule: Rule, *, cleared: 
 
     Gradients that are `cleared` take one launch more each.
     """
-    sizes = tensor_sizes((unit.block for chunk in state.units for unit in chunk), state.tp)
+    sizes = tensor_sizes(_blocks(state), state.tp)
     total = sum(size * count for size, count in sizes.items())
     return tuple(
         replace(whole, moved_bytes=whole.moved_bytes * size * count / total, launches=(rule.eager_launches + cleared) * count)
@@ -65,19 +67,21 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
         model_flop=0.0,
         classes=OPTIMIZER,
         moved_bytes=state.updated * (per_parameter + unscale) + clear + state.cast_bytes + differing,
-        launches=FUSED_LAUNCHES if "optimizer" in software.fused else _launches(rule, software, _tensors(state)),
+        launches=_launches(rule, software, _tensors(state)),
     )
 
 
 def bookkeeping_s(state: StageState, recipe: Recipe, software: Software) -> float:
     """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor."""
-    if not software.host.tensor_s:
-        return 0.0
     return software.host.tensor_s * RULES[recipe.optimizer].eager_launches * _tensors(state)
 
 
 def _tensors(state: StageState) -> int:
-    return trained_tensors(unit.block for chunk in state.units for unit in chunk)
+    return trained_tensors(_blocks(state))
+
+
+def _blocks(state: StageState) -> Iterator[Block]:
+    return (unit.block for chunk in state.units for unit in chunk)
 
 
 def _update_bytes(rule: Rule, update: float, software: Software) -> float:

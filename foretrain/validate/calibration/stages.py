@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 
 from foretrain.validate.calibration import host, kernels, network, power, steps, tables
-from foretrain.validate.calibration.kernels import Point
 from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.robust import Fitted, Vector, fit
 from foretrain.validate.calibration.steps import Step
@@ -72,7 +71,7 @@ def _kernels(found: Calibrated, records: Sequence[Record]) -> Calibrated:
         plain = [point for point in chosen if bench != "stream" or point.what in kernels.PLAIN]
         if not plain:
             continue
-        fitted, became = fit(machine, knobs, partial(_priced, points=plain))
+        fitted, became = fit(machine, knobs, partial(kernels.errors_of, points=plain))
         held = _held_out(chosen, partial(tables.tabulated, fitted), kernels.errors_of)
         stages.append(
             Stage(
@@ -82,10 +81,6 @@ def _kernels(found: Calibrated, records: Sequence[Record]) -> Calibrated:
         )  # fmt: skip
         machine = fitted
     return replace(found, machine=tables.tabulated(machine, points) if points else machine, stages=(*found.stages, *stages))
-
-
-def _priced(machine: Machine, points: Sequence[Point]) -> Vector:
-    return kernels.errors_of(machine, points)
 
 
 def _optimizer(found: Calibrated, records: Sequence[Record]) -> Calibrated:
