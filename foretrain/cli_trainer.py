@@ -105,9 +105,9 @@ def _table(records: list[Record]) -> str:
 
 def _failures(records: list[Record], path: Path) -> int:
     """Say which cases failed, and return the exit status."""
-    failed = [record for record in records if "skipped" in record.data]
+    failed = [record for record in records if record.data.keys() & {"skipped", "interrupted"}]
     for record in failed[:LISTED]:
-        warn(f"foretrain: {record.data['case']['name']}: {record.data['skipped']}")
+        warn(f"foretrain: {record.data['case']['name']}: {record.data.get('skipped', record.data.get('interrupted'))}")
     if failed:
         more = f"{len(failed)} cases failed" if len(failed) > LISTED else "that case failed" if len(failed) == 1 else "those cases failed"
         warn(f"{more}, {len(measured(records))} are measured in {path}; the same command tries again what is missing")

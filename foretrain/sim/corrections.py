@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from math import prod
+from math import exp, log, prod
 from typing import Any, Literal, cast
-
-import numpy as np
 
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.hardware.measured import Measured, Row
@@ -34,13 +33,18 @@ class Streams:
     """Seconds of elementwise kernels by their bytes: straight lines between what was measured, in logarithms; in proportion beyond."""
 
     def __init__(self, rows: tuple[Row, ...]) -> None:
-        self._sizes, self._times = np.log([row[0] for row in rows]), np.log([row[1] for row in rows])
+        self._sizes, self._times = [log(row[0]) for row in rows], [log(row[1]) for row in rows]
 
     def seconds(self, moved_bytes: float) -> float:
         """Return the time of one launch that moves so many bytes."""
-        size = float(np.log(moved_bytes))
-        inside = min(max(size, float(self._sizes[0])), float(self._sizes[-1]))
-        return float(np.exp(np.interp(inside, self._sizes, self._times) + size - inside))
+        size = log(moved_bytes)
+        inside = min(max(size, self._sizes[0]), self._sizes[-1])
+        after = bisect_left(self._sizes, inside)
+        known = self._times[after]
+        if after > 0:
+            low, high = self._sizes[after - 1], self._sizes[after]
+            known += (self._times[after - 1] - known) * (high - inside) / (high - low)
+        return exp(known + size - inside)
 
 
 Tables = dict[tuple[str, str, str], Nearness | None]

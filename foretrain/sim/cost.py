@@ -101,7 +101,8 @@ class Pricer:
     def work(self, kernel: Kernel) -> Work:
         """Return what `kernel` costs on an idle device at the operating point."""
         point = self.point
-        slowest = self.slowest * self._near.factor(kernel)
+        measured = self._near.factor(kernel)
+        slowest = self.slowest * measured
         math_s = self._math_s(kernel) * slowest * point.math_time
         memory_s = self.moving_s(kernel) * slowest * point.memory_time
         floor = self.accelerator.kernel_floor_s * kernel.launches / point.duty
@@ -118,7 +119,7 @@ class Pricer:
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
             host_s=host.launch_s * ((kernel.calls or kernel.launches) + REORDER_CALLS * reorders) + host.view_s * kernel.views,
-            math_j=self._math_j(kernel) * point.math_energy,
+            math_j=self._math_j(kernel, measured) * point.math_energy,
             memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
@@ -139,8 +140,11 @@ class Pricer:
         bound = max(self._math_s(kernel), self.moving_s(kernel), self.accelerator.kernel_floor_s * kernel.launches)
         return bound + self.stream_s(*self._reordered(kernel))
 
-    def _math_j(self, kernel: Kernel) -> float:
-        """Return the joules of the math of a kernel at the reference clock, on the units that it runs on."""
+    def _math_j(self, kernel: Kernel, measured: float) -> float:
+        """Return the joules of the math of a kernel at the reference clock, on the units that it runs on.
+
+        An algorithm that saves multiplications and was `measured` to take longer than they take saved fewer, at most none.
+        """
         per_flop, dtype = self.accelerator.power.math_j_per_flop, kernel.dtype or self.dtype
         each_j = per_flop.get(dtype, 0.0)
         vector_j = per_flop.get("fp32", each_j)
@@ -150,7 +154,8 @@ class Pricer:
             run = self._convolver.product_of(kernel.convolution)
             if run is None:
                 return kernel.flop * vector_j
-            return kernel.flop * run.share * self._product_j(run.gemm, run.fill, self.dtype, splits=True)
+            share = max(run.share, min(1.0, run.share * measured))
+            return kernel.flop * share * self._product_j(run.gemm, run.fill, self.dtype, splits=True)
         gemm = kernel.gemm if kernel.convolution is None else kernel.convolution.gemm
         if gemm is None:
             return kernel.flop * each_j

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from foretrain.hardware.cluster import Cluster
 from foretrain.models.attention import CoreAttention
@@ -12,10 +12,10 @@ from foretrain.models.ops import Boundary, Kernel, Layout, Op
 from foretrain.models.still import Still
 from foretrain.sim.clock import Point
 from foretrain.sim.context import ContextMode
-from foretrain.sim.cost import Pricer, Work
+from foretrain.sim.cost import Pricer
 from foretrain.sim.inline import Spans, Transfers, waiting
 from foretrain.sim.recompute import NOTHING_AGAIN, Recomputation, recomputation
-from foretrain.sim.segment import DATA, EXPERT, MATH, MEMORY, OVERHEAD, Leg, blocking, joined
+from foretrain.sim.segment import DATA, EXPERT, HOST, MATH, MEMORY, OVERHEAD, Leg, joined
 from foretrain.sim.split import held_bytes
 
 FORWARD, BACKWARD, INPUT, WEIGHT = DIRECTIONS = ("forward", "backward", "backward input", "backward weight")
@@ -101,9 +101,17 @@ class Passes:
         return sum(op.saved_bytes(self.layout) for op in block.ops)
 
     def compute_leg(self, kernel: Kernel, name: str | None = None) -> Leg:
-        """Return one kernel as a leg."""
-        leg = self._leg(name or kernel.name, self.pricer.work(kernel))
-        return replace(leg, launches=kernel.launches, work=kernel.kind.name.lower())
+        """Return one kernel as a leg; the device waits for launches of a host that issues nothing ahead."""
+        work = self.pricer.work(kernel)
+        waited_s, issued_s = (work.host_s, 0.0) if self.pricer.software.host.blocking else (0.0, work.host_s)
+        device_s = work.device_s + waited_s
+        classes = ((MATH, work.math_s), (MEMORY, work.memory_s), (OVERHEAD, work.overhead_s), (HOST, waited_s))
+        return Leg(
+            name=name or kernel.name, device_s=device_s, lead_s=issued_s + device_s, launch_s=issued_s,
+            class_s={key: seconds for key, seconds in classes if seconds},
+            joules={"math": work.math_j, "memory": work.memory_j, "busy": work.busy_j}, flop=work.flop,
+            launches=kernel.launches, work=kernel.kind.name.lower(),
+        )  # fmt: skip
 
     # ── one direction ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -277,15 +285,6 @@ class Passes:
             return None
         legs = [leg for op in steps if isinstance(op, Op) and op.name.startswith(step.beside) for leg in self._op_legs(op, kinds)]
         return joined(legs, step.beside) if legs else None
-
-    def _leg(self, name: str, work: Work) -> Leg:
-        classes = {MATH: work.math_s, MEMORY: work.memory_s, OVERHEAD: work.overhead_s}
-        leg = Leg(
-            name=name, device_s=work.device_s, lead_s=work.host_s + work.device_s, launch_s=work.host_s,
-            class_s={key: value for key, value in classes.items() if value},
-            joules={"math": work.math_j, "memory": work.memory_j, "busy": work.busy_j}, flop=work.flop,
-        )  # fmt: skip
-        return blocking(leg) if self.pricer.software.host.blocking else leg
 
     def _policy(self, layer: bool) -> Recomputation:  # noqa: FBT001 - a key, as in forward and backward
         return recomputation(self.recompute, self.pricer.software.selective) if layer else NOTHING_AGAIN

@@ -14,7 +14,7 @@ hundreds of kernels is three numbers, exact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from foretrain.sim.collectives import TransferCost
 
@@ -109,12 +109,6 @@ def merged(legs: Iterable[Leg], name: str) -> tuple[Leg, ...]:
     if run:
         result.append(joined(run, name) if len(run) > 1 else run[0])
     return tuple(result)
-
-
-def blocking(leg: Leg) -> Leg:
-    """Return a leg whose launches the device waits for (the host issues nothing ahead)."""
-    device_s = leg.device_s + leg.launch_s
-    return replace(leg, device_s=device_s, lead_s=device_s, launch_s=0.0, class_s=_summed((leg.class_s, {HOST: leg.launch_s})))
 
 
 def _summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

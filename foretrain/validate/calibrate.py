@@ -53,7 +53,8 @@ def measure(device: str, budget_s: float, path: Path, *, ranks: int | None, prog
     records = microbench.measure(device, budget_s * (1 - STEPS_SHARE), path, ranks=ranks, progress=progress)
     found = ranks_of(records, device)
     software = bases_of(stamp_of(records)).software
-    settings = Settings(device=device, seconds=CASE_S[device], software=software, budget_s=budget_s * STEPS_SHARE)
+    energy = device != "cpu"  # a processor's counter tells nothing of one process among others
+    settings = Settings(device=device, seconds=CASE_S[device], software=software, energy=energy, budget_s=budget_s * STEPS_SHARE)
     run_suite(cases_for(device, found), path, settings, progress)
     return read_records(path)
 

@@ -16,7 +16,7 @@ from foretrain.validate.measuring import host
 from foretrain.validate.measuring.bench import Bench, Lab, Machine
 from foretrain.validate.measuring.counters import UnavailableError
 from foretrain.validate.measuring.kinds import expected_s, measured_in, ordered
-from foretrain.validate.measuring.stamp import stamp_record
+from foretrain.validate.measuring.stamp import opened
 from foretrain.validate.measuring.team import Team
 from foretrain.validate.records import Record, append_record, of_kind, read_records
 
@@ -52,7 +52,7 @@ def measure(
     until_s = time.perf_counter() + budget_s
     machine = Machine(device=device, ranks=_ranks(device, ranks))
     benches = ordered(machine, budget_s, only)
-    done = _begun(device, path)
+    done = {record.key for record in of_kind(opened(path, device), "micro") if "skipped" not in record.data}
     with _one_thread(device), Team(machine) as team:
         lab = Lab(device=device)
         for bench in (one for one in benches if one.key not in done):
@@ -87,17 +87,6 @@ def _ranks(device: str, ranks: int | None) -> int:
     if ranks is not None and ranks > count:
         raise UsageError(f"ranks={ranks} do not fit on {count} GPUs; give at most {count}")
     return count if ranks is None else ranks
-
-
-def _begun(device: str, path: Path) -> set[str]:
-    """Return the keys that a file has numbers of, having put a stamp into a new one."""
-    found = read_records(path) if path.exists() else []
-    stamps = of_kind(found, "stamp")
-    if not stamps:
-        append_record(path, stamp_record(device))
-    elif stamps[0].data.get("device") != device:
-        raise UsageError(f"{path} holds measurements of {stamps[0].data.get('device')}, not of {device}; give another file")
-    return {record.key for record in of_kind(found, "micro") if "skipped" not in record.data}
 
 
 def _data(bench: Bench, lab: Lab, team: Team) -> dict[str, Any]:

@@ -10,19 +10,21 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretrain.errors import OutputError, UsageError
+from foretrain.errors import UsageError
 from foretrain.software.load import load_software
 from foretrain.validate.case import Case, case_data
 from foretrain.validate.devices import gpus
+from foretrain.validate.measuring.stamp import opened
 from foretrain.validate.records import Record, append_record, of_kind, read_records
 from foretrain.validate.training.join import joined
-from foretrain.validate.training.launch import LostError, Workers
+from foretrain.validate.training.launch import Crews
 from foretrain.validate.training.refusals import check_case, processes
+from foretrain.validate.training.visits import VISITS, pooled, visits_of
 
 if TYPE_CHECKING:
     from foretrain.software.profile import Software
@@ -31,15 +33,20 @@ SECONDS = {"cpu": 4.0, "cuda": 3.0}
 """Repeats of a case, unless asked for otherwise."""
 SOFTWARE = "pytorch-eager"
 Progress = Callable[[int, int, str], None]
-"""Cases done, cases to do, and the one that is run."""
+"""Visits done, visits to do, and the case that is run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How cases are measured. `seconds` are for the repeats of each; `software` says how DDP fills its buckets; `trace` is a folder."""
+    """How cases are measured.
+
+    `seconds` are for the repeats of each, in `visits` that are spread over the run; `software` says how DDP fills its buckets; `trace`
+    is a folder.
+    """
 
     device: str = "cpu"
     seconds: float | None = None
+    visits: int | None = None
     software: str | Software = SOFTWARE
     energy: bool = False
     trace: Path | None = None
@@ -47,11 +54,17 @@ class Settings:
     budget_s: float | None = None
     """After which no further case is begun; those that are left are for a next start."""
 
+    @property
+    def rounds(self) -> int:
+        """How often each case is visited."""
+        return self.visits or VISITS[self.device]
+
     def options(self) -> dict[str, Any]:
         """Return what a process is told."""
         software = load_software(self.software) if isinstance(self.software, str) else self.software
+        seconds = self.seconds or SECONDS[self.device]
         return {
-            "device": self.device, "limit_s": self.seconds or SECONDS[self.device], "energy": self.energy, "seed": self.seed,
+            "device": self.device, "limit_s": seconds / self.rounds, "energy": self.energy, "seed": self.seed,
             "trace": str(self.trace.resolve()) if self.trace else "", "bucket_bytes": software.overlap.gradient_bucket_bytes,
         }  # fmt: skip
 
@@ -123,32 +136,25 @@ def _enough_gpus(cases: Sequence[Case]) -> None:
 
 
 def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Progress | None) -> None:
-    """Run what is left with processes of its own; those of as many ranks share one start."""
-    left = _left(cases, path, settings.device)
+    """Visit what is left, round by round, with processes of its own; those of as many ranks share one start."""
     until_s = None if settings.budget_s is None else time.monotonic() + settings.budget_s
-    options, done = settings.options(), len(cases) - len(left)
-    for count in sorted({processes(case.plan) for case in left}):
-        waiting = [case for case in left if processes(case.plan) == count]
-        while waiting:
-            try:
-                with Workers(settings.device, count) as workers:
-                    while waiting:
-                        if until_s is not None and time.monotonic() > until_s:
-                            return
-                        _tell(progress, done, len(cases), waiting[0].name)
-                        case = waiting.pop(0)
-                        done += 1
-                        answer = workers.run({"case": case_data(case), "options": options})
-                        _keep(path, case, settings.device, answer)
-                        if "failed" in answer:
-                            break  # the other processes may be anywhere
-            except LostError as error:
-                _keep(path, case, settings.device, {"failed": str(error)})
-    _tell(progress, len(cases), len(cases), "measured")
+    options, failed = settings.options(), set[str]()
+    with Crews(settings.device) as crews:
+        for visit in range(1, settings.rounds + 1):
+            left = [case for case in _left(cases, path, settings.device, visit) if case.name not in failed]
+            for number, case in enumerate(sorted(left, key=lambda one: processes(one.plan))):
+                if until_s is not None and time.monotonic() > until_s:
+                    return
+                _tell(progress, visit * len(cases) - len(left) + number, len(cases) * settings.rounds, case.name)
+                answer = crews.run(processes(case.plan), {"case": case_data(case), "options": options})
+                _keep(path, case, settings.device, answer)
+                if "failed" in answer:
+                    failed.add(case.name)
+    _tell(progress, len(cases) * settings.rounds, len(cases) * settings.rounds, "measured")
 
 
 def _run_joined(cases: Sequence[Case], path: Path, settings: Settings, progress: Progress | None) -> bool:
-    """Run what is left with the processes of a launch; returns whether this is the first of them, which writes."""
+    """Visit what is left with the processes of a launch; returns whether this is the first of them, which writes."""
     from foretrain.validate.training.worker import answer, join, leave  # noqa: PLC0415  # brings torch
 
     peers = join(settings.device)
@@ -156,55 +162,44 @@ def _run_joined(cases: Sequence[Case], path: Path, settings: Settings, progress:
     if other is not None:
         raise UsageError(f"{other.name} runs on {processes(other.plan)} processes, but this launch has {peers.count}; start as many")
     first, options = peers.rank == 0, settings.options()
-    left = peers.each([one.name for one in _left(cases, path, settings.device)] if first else None)[0]
-    for number, name in enumerate(left):
-        case = next(one for one in cases if one.name == name)
-        _tell(progress if first else None, number, len(left), name)
-        found = answer({"case": case_data(case), "options": options}, peers)
-        if first:
-            _keep(path, case, settings.device, found)
-        if "failed" in found:
-            raise UsageError(f"{name}: {found['failed']}; start again for the rest, this case comes last then")
+    for visit in range(1, settings.rounds + 1):
+        left = peers.each([one.name for one in _left(cases, path, settings.device, visit)] if first else None)[0]
+        for number, name in enumerate(left):
+            case = next(one for one in cases if one.name == name)
+            _tell(progress if first else None, number, len(left), name)
+            found = answer({"case": case_data(case), "options": options}, peers)
+            if first:
+                _keep(path, case, settings.device, found)
+            if "failed" in found:
+                raise UsageError(f"{name}: {found['failed']}; start again for the rest, this case comes last then")
     leave(peers)
     return bool(first)
 
 
-def _left(cases: Sequence[Case], path: Path, device: str) -> list[Case]:
-    """Return the cases that a file holds no measurement of, those that failed before last; a new file gets its stamp."""
-    held = {record.key: record.data for record in of_kind(_opened(path, device), "step")}
-    plain = {case.name: json.loads(json.dumps(case_data(case))) for case in cases}
-
-    def as_is(case: Case) -> bool:
-        data = held.get(key(case, device))
-        return data is not None and data["case"] == plain[case.name]
-
-    left = [case for case in cases if not (as_is(case) and "skipped" not in held[key(case, device)])]
-    return sorted(left, key=as_is)
+def _left(cases: Sequence[Case], path: Path, device: str, visit: int) -> list[Case]:
+    """Return the cases that a file holds fewer visits of, those that failed before last; a new file gets its stamp."""
+    held = {record.key: record.data for record in of_kind(opened(path, device), "step")}
+    same = {case.name: _same(held.get(key(case, device)), case) for case in cases}
+    left = [case for case in cases if visits_of(same[case.name]) < visit]
+    return sorted(left, key=lambda case: bool(same[case.name].keys() & {"skipped", "interrupted"}))
 
 
-def _opened(path: Path, device: str) -> list[Record]:
-    """Return the records of a file, having seen that it can be written and is of this device."""
-    from foretrain.validate.measuring.stamp import stamp_record  # noqa: PLC0415  # brings torch when it is called
-
-    try:
-        found = read_records(path) if path.exists() else []
-        if found:
-            with path.open("ab"):
-                pass
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; give a file that you may write to") from error
-    stamps = of_kind(found, "stamp")
-    if not stamps:
-        append_record(path, stamp_record(device))
-    elif stamps[0].data.get("device") != device:
-        raise UsageError(f"{path} holds measurements of {stamps[0].data.get('device')}, not of {device}; give another file")
-    return found
+def _same(held: Mapping[str, Any] | None, case: Case) -> Mapping[str, Any]:
+    """Return what a file holds of this very case; nothing where it holds another of that name."""
+    return held if held is not None and held["case"] == json.loads(json.dumps(case_data(case))) else {}
 
 
 def _keep(path: Path, case: Case, device: str, answer: dict[str, Any]) -> None:
-    """Write what came of a case."""
-    failed = {"case": case_data(case), "device": device, "skipped": answer.get("failed")}
-    append_record(path, Record(kind="step", key=key(case, device), data=answer.get("data", failed)))
+    """Write what came of a visit, together with those before it; what failed later leaves what was measured."""
+    known = {record.key: record.data for record in of_kind(read_records(path), "step")}
+    held = _same(known.get(key(case, device)), case)
+    if "failed" not in answer:
+        data = pooled(held, answer["data"])
+    elif visits_of(held):
+        data = {**held, "interrupted": answer["failed"]}
+    else:
+        data = {"case": case_data(case), "device": device, "skipped": answer["failed"]}
+    append_record(path, Record(kind="step", key=key(case, device), data=data))
 
 
 def _tell(progress: Progress | None, done: int, total: int, what: str) -> None:

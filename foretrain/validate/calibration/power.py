@@ -1,4 +1,4 @@
-"""Measured power beside what a machine's energies say of it."""
+"""Measured power, of steady loads and of whole steps, beside what a machine's energies say of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from foretrain.errors import ForetrainError
 from foretrain.models.ops import Kernel
 from foretrain.models.stream import stream_kernel
 from foretrain.sim.corrections import attention_kernel, attention_row, product_kernel
 from foretrain.sim.cost import Pricer
 from foretrain.validate.calibration.machine import Machine
 from foretrain.validate.calibration.robust import Knob, Vector
+from foretrain.validate.calibration.steps import Step
 from foretrain.validate.records import Record
 
 THROTTLED = 0.97
@@ -68,16 +70,34 @@ def errors_of(machine: Machine, loads: Sequence[Load]) -> Vector:
         work = Pricer(machine.accelerator, machine.software, load.dtype).work(load.kernel)
         # What is charged per second of a kernel holds for the seconds that it really took.
         busy_j = work.busy_j * load.seconds / work.device_s
-        watts = power.idle_w + (work.math_j + work.memory_j + busy_j) / load.seconds
+        # Operands that fit the cache are still there when the same call comes again.
+        memory_j = work.memory_j if load.kernel.moved_bytes > machine.accelerator.cache_bytes else 0.0
+        watts = power.idle_w + (work.math_j + memory_j + busy_j) / load.seconds
         # A limit that the load did not reach is no excuse for a prediction that does.
         most_w = power.limit_w if load.watts >= THROTTLED * power.limit_w else float("inf")
         found.append(np.log(min(watts, most_w) / load.watts))
     return np.array(found)
 
 
-def knobs_of(machine: Machine, loads: Sequence[Load]) -> list[Knob]:
-    """Return the energies that loads tell about."""
-    dtypes = sorted({load.dtype for load in loads if load.kernel.flop})
+def step_errors_of(machine: Machine, steps: Sequence[Step]) -> Vector:
+    """Return log(predicted / measured) of the joules of steps, at rest for as long as they took; NaN where one cannot be predicted."""
+    return np.array([_step_error(machine, step) for step in steps])
+
+
+def _step_error(machine: Machine, step: Step) -> float:
+    try:
+        found = step.predict(machine)
+    except ForetrainError:
+        return float("nan")
+    assert step.joules is not None
+    dynamic_w = found.power["accelerator_mean_w"] - machine.accelerator.power.idle_w
+    joules = found.accelerators * (dynamic_w * found.step_s + machine.accelerator.power.idle_w * step.seconds)
+    return float(np.log(joules / step.joules))
+
+
+def knobs_of(machine: Machine) -> list[Knob]:
+    """Return the energies that loads and steps tell about."""
+    dtypes = sorted(machine.accelerator.power.math_j_per_flop)
     return [
         *(Knob(path=f"accelerator.power.math_j_per_flop.{dtype}", low=1e-14, high=1e-10, width=0.4) for dtype in dtypes),
         Knob(path="accelerator.power.memory_j_per_byte", low=1e-12, high=1e-9, width=0.4),

@@ -28,6 +28,8 @@ TOLD = 0.7
 AT_BOUND = 1e-3
 STEP = 0.05
 """Relative, of a sensitivity: what ±5 % of a number does to predictions."""
+XTOL, FTOL = 1e-4, 1e-4
+"""Relative steps and gains at which a fit ends: far below what the measurements are known to."""
 LOST = 3.0
 """Residual of a measurement that a machine cannot be predicted for: a factor of twenty."""
 
@@ -70,6 +72,12 @@ def fit(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> tuple[Machin
     return fitted, tuple(_became(knob, machine, fitted, one, is_told=knob in chosen) for knob, one in zip(known, said, strict=True))
 
 
+def refit(machine: Machine, fitted: Machine, became: Sequence[Fitted], knobs: Sequence[Knob], errors: Errors) -> Machine:
+    """Return what a fit comes to with other measurements of the same kind: the same numbers are free, and it begins at their values."""
+    chosen = [knob for knob in knobs if any(one.path == knob.path and one.identified for one in became)]
+    return _solve(machine, chosen, errors, fitted) if chosen else machine
+
+
 class Said(NamedTuple):
     """What the data say of a number: the standard deviation that they leave its logarithm, and how they move with 5 % of it."""
 
@@ -77,11 +85,11 @@ class Said(NamedTuple):
     sensitivity: float
 
 
-def _solve(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> Machine:
+def _solve(machine: Machine, knobs: Sequence[Knob], errors: Errors, begin: Machine | None = None) -> Machine:
     least_squares = _least_squares()
-    start = np.array([_log(machine, knob) for knob in knobs])
+    start, first = (np.array([_log(one, knob) for knob in knobs]) for one in (machine, begin or machine))
     low, high = (np.array([math.log(getattr(knob, name)) for knob in knobs]) for name in ("low", "high"))
-    inside = np.clip(start, low + 1e-6, high - 1e-6)
+    inside = np.clip(first, low + 1e-6, high - 1e-6)
     count = len(errors(machine))
 
     def residuals(logs: Vector) -> Vector:
@@ -90,7 +98,7 @@ def _solve(machine: Machine, knobs: Sequence[Knob], errors: Errors) -> Machine:
         prior = (logs - start) / [knob.width for knob in knobs]
         return np.concatenate([robust, prior * _held(count)])
 
-    found = least_squares(residuals, inside, bounds=(low, high), x_scale=0.1, diff_step=1e-3, max_nfev=40, xtol=1e-6, ftol=1e-8)
+    found = least_squares(residuals, inside, bounds=(low, high), x_scale=0.1, diff_step=1e-3, max_nfev=40, xtol=XTOL, ftol=FTOL)
     return _at(machine, knobs, found.x)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from foretrain.validate.calibration import host, kernels, network, power, steps, tables
 from foretrain.validate.calibration.machine import Machine
-from foretrain.validate.calibration.robust import Fitted, Vector, fit
+from foretrain.validate.calibration.robust import Fitted, Vector, fit, refit
 from foretrain.validate.calibration.steps import Step
 from foretrain.validate.records import Record
 
@@ -112,15 +112,21 @@ def _network(found: Calibrated, records: Sequence[Record]) -> Calibrated:
 
 def _power(found: Calibrated, records: Sequence[Record]) -> Calibrated:
     idle, loads = power.idle_w(records), power.loads_of(records)
-    if idle is None:
+    counted = [step for step in steps.steps_of(records) if step.joules]
+    if idle is None and not counted:
         return replace(found, notes=(*found.notes, "no power was measured: energies are those of the base"))
-    machine = found.machine.set({"accelerator.power.idle_w": idle})
-    if not loads:
+    machine = found.machine if idle is None else found.machine.set({"accelerator.power.idle_w": idle})
+    if not loads and not counted:
         return replace(found, machine=machine)
-    fitted, became = fit(machine, power.knobs_of(machine, loads), lambda at: power.errors_of(at, loads))
+
+    def errors_of(at: Machine) -> Vector:
+        return np.concatenate([power.errors_of(at, loads), power.step_errors_of(at, counted)])
+
+    fitted, became = fit(machine, power.knobs_of(machine), errors_of)
+    keys = (*(one.key for one in loads), *(one.key for one in counted))
     stage = Stage(
-        name="power", keys=tuple(load.key for load in loads), before=power.errors_of(found.base, loads),
-        after=power.errors_of(fitted, loads), held_out=np.full(len(loads), np.nan), fitted=became,
+        name="power", keys=keys, before=errors_of(found.base), after=errors_of(fitted),
+        held_out=np.full(len(keys), np.nan), fitted=became,
     )  # fmt: skip
     return replace(found, machine=fitted, stages=(*found.stages, stage))
 
@@ -132,7 +138,7 @@ def _steps(found: Calibrated, measured: Sequence[Step]) -> Calibrated:
     fitted, became = fit(machine, knobs, lambda at: steps.errors_of(at, measured))
 
     def refitted(part: Sequence[Step]) -> Machine:
-        return fit(machine, knobs, lambda at: steps.errors_of(at, part))[0]
+        return refit(machine, fitted, became, knobs, lambda at: steps.errors_of(at, part))
 
     held = _held_out(measured, refitted, steps.errors_of) if len(measured) >= 2 * FOLDS else np.full(len(measured), np.nan)
     stage = Stage(

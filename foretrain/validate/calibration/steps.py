@@ -45,6 +45,8 @@ class Step:
 
     key: str
     seconds: float
+    joules: float | None = None
+    """Of all its accelerators, at their own meters; None where nothing counted them."""
     predict: Callable[[Machine], Prediction]
     group: str
     """What is held out together in cross-validation."""
@@ -61,7 +63,8 @@ def _step(record: Record) -> Step:
     def predicted(machine: Machine) -> Prediction:
         return predict(case, machine.cluster, machine.software)
 
-    return Step(key=record.key, seconds=record.spread("step_s").median, group=case.net.text, predict=predicted)
+    joules = (record.data.get("energy") or {}).get("joules_per_step") if record.data.get("device") != "cpu" else None
+    return Step(key=record.key, seconds=record.spread("step_s").median, joules=joules, group=case.net.text, predict=predicted)
 
 
 def errors_of(machine: Machine, steps: Sequence[Step]) -> Vector:

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import platform
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from foretrain.errors import OutputError, UsageError
 from foretrain.validate.measuring import host
 from foretrain.validate.measuring.counters import UnavailableError
 from foretrain.validate.measuring.nvml import Gpu, open_gpu
-from foretrain.validate.records import Record
+from foretrain.validate.records import Record, append_record, of_kind, read_records
 
 KEY = "stamp"
+
+
+def opened(path: Path, device: str) -> list[Record]:
+    """Return the records of a file, having seen that it can be written and is of this device; a new one gets its stamp, made with torch.
+
+    Raises:
+        UsageError: where it holds measurements of another device.
+        OutputError: where it cannot be written.
+    """
+    try:
+        found = read_records(path) if path.exists() else []
+        if found:
+            with path.open("ab"):
+                pass
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; give a file that you may write to") from error
+    stamps = of_kind(found, "stamp")
+    if not stamps and importlib.util.find_spec("torch") is not None:
+        append_record(path, stamp_record(device))
+    elif stamps and stamps[0].data.get("device") != device:
+        raise UsageError(f"{path} holds measurements of {stamps[0].data.get('device')}, not of {device}; give another file")
+    return found
 
 
 def stamp_record(device: str, index: int = 0, *, library: Any = None) -> Record:

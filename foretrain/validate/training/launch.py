@@ -137,3 +137,30 @@ class Workers:
 
     def _said(self, rank: int) -> Path:
         return Path(self._folder.name) / f"said-{rank}"
+
+
+class Crews:
+    """Launches of as many processes as jobs ask for, each started when it is first needed and kept for the next job of its size."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._running: dict[int, Workers] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for count in list(self._running):
+            self._running.pop(count).close()
+
+    def run(self, count: int, job: Mapping[str, Any]) -> Answer:
+        """Return the answer of `count` processes to a job; after a failure they are ended, for they may be anywhere."""
+        try:
+            if count not in self._running:
+                self._running[count] = Workers(self._device, count).__enter__()
+            answer = self._running[count].run(job)
+        except LostError as error:
+            answer = {"failed": str(error)}
+        if "failed" in answer and count in self._running:
+            self._running.pop(count).close()
+        return answer

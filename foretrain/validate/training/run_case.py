@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ LOSSES = 3
 WARM = 2
 """Steps after those, until allocators and reducers have settled."""
 
+LEAST = {"cpu": 2, "cuda": 5}
+"""Repeats of a visit at least: a case on a CPU is visited more than once."""
+KNOWN = {"cpu": 0.0, "cuda": 0.01}
+"""Relative spread of the median at which repeats end: never before their time on a CPU, where what disturbs one disturbs the next."""
 UNASKED = {"source": "unavailable", "reason": "not asked for; --energy measures it"}
 
 
@@ -45,15 +49,18 @@ class Options:
 def run_case(case: Case, options: Options, peers: Peers) -> dict[str, Any]:
     """Return the data of a case's `step` record; every process of the launch calls it and gets the same, but for its own log and trace."""
     device = torch.device(options.device, torch.cuda.current_device()) if options.device == "cuda" else torch.device("cpu")
+    torch.compiler.reset()  # what another case had compiled, or not
     reset_peaks(options.device)
     ranks = ranks_of(case.plan, options.device)
     training = ready(case, ranks, device, bucket_bytes=options.bucket_bytes, seed=options.seed)
     losses = [_mean(training.step(), peers) for _ in range(LOSSES)]
     for _ in range(WARM):
         training.step()
-    with log_collectives() as entries:
-        training.step()
-    times = time_step(training.step, peers, options.device, Limit(most_s=options.limit_s, least=5, most=1000))
+    limit = Limit(most_s=options.limit_s, relative=KNOWN[options.device], least=LEAST[options.device], most=1000)
+    times = time_step(training.step, peers, options.device, limit)
+    memory = most(peers.each(peaks(options.device)))
+    energy = energy_of(training.step, times.step_s.median, case.plan, peers, options.device) if options.energy else UNASKED
+    trace = _trace(training.step, case, options, peers)
     return {
         "case": case_data(case),
         "device": options.device,
@@ -61,16 +68,23 @@ def run_case(case: Case, options: Options, peers: Peers) -> dict[str, Any]:
         "world_size": peers.count,
         "threads": torch.get_num_threads(),
         "backend": _backend(options.device, peers),
-        "step_s": asdict(times.wall_s),
-        "device_s": None if times.device_s is None else asdict(times.device_s),
-        "cpu_s": asdict(times.cpu_s),
+        **times.data(),
         "losses": losses,
         "parameters": training.parameters,
-        "memory": most(peers.each(peaks(options.device))),
-        "collectives": list(entries),
-        "energy": energy_of(training.step, times.wall_s.median, case.plan, peers, options.device) if options.energy else UNASKED,
-        "trace": _trace(training.step, case, options, peers),
+        "memory": memory,
+        "energy": energy,
+        "trace": trace,
+        "collectives": _collectives(training.step, peers),
     }
+
+
+def _collectives(step: Callable[[], Any], peers: Peers) -> list[dict[str, Any]]:
+    """Return what one step puts on the wire. The watch makes torch run a compiled module eagerly from then on, so it comes last."""
+    if peers.count == 1:
+        return []
+    with log_collectives() as entries:
+        step()
+    return list(entries)
 
 
 def _mean(losses: list[torch.Tensor], peers: Peers) -> float:

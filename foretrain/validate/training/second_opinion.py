@@ -15,8 +15,8 @@ from typing import Any
 
 from foretrain.errors import UsageError
 from foretrain.validate.case import Case, case_data
-from foretrain.validate.measuring.stamp import stamp_record
-from foretrain.validate.records import Record, append_record, of_kind, read_records
+from foretrain.validate.measuring.stamp import opened
+from foretrain.validate.records import Record, append_record, of_kind
 from foretrain.validate.training.second_plans import check_second
 
 DEVICES = ("cpu", "cuda")
@@ -61,23 +61,12 @@ def run_backend_case(case: Case, *, device: str, seconds: float, path: Path, see
     if importlib.util.find_spec(case.backend) is None:
         raise UsageError(f"{case.backend} is not installed; pip install 'foretrain[{case.backend}]'")
     key = f"{case.name}/{device}/{case.backend}"
-    for one in of_kind(_opened(path, device), "step"):
+    for one in of_kind(opened(path, device), "step"):
         if one.key == key and one.data["case"] == json.loads(json.dumps(case_data(case))):
             return one
     record = Record(kind="step", key=key, data=_data(case, {"device": device, "seconds": seconds, "seed": seed}))
     append_record(path, record)
     return record
-
-
-def _opened(path: Path, device: str) -> list[Record]:
-    """Return what a file holds of a device; a new one gets its stamp, which torch helps to make."""
-    found = read_records(path) if path.exists() else []
-    stamps = of_kind(found, "stamp")
-    if stamps and stamps[0].data.get("device") != device:
-        raise UsageError(f"{path} holds measurements of {stamps[0].data.get('device')}, not of {device}; give another file")
-    if not stamps and importlib.util.find_spec("torch") is not None:
-        append_record(path, stamp_record(device))
-    return found
 
 
 def _data(case: Case, settings: Mapping[str, Any]) -> dict[str, Any]:

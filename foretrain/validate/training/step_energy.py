@@ -20,8 +20,11 @@ MARGIN = 1.2
 
 def energy_of(step: Callable[[], object], step_s: float, plan: Plan, peers: Peers, device: str) -> dict[str, Any]:
     """Return what a record says of the energy of a step, measured over a window of equal steps on all processes."""
-    count = peers.decided(math.ceil(MARGIN * LEAST_WINDOW_S / step_s))
     meters = _meters(plan, device)
+    missing = next((reason for own in peers.each([one.reason for one in meters]) for reason in own if reason), "")
+    if missing:
+        return {"source": "unavailable", "reason": missing}
+    count = peers.decided(math.ceil(MARGIN * LEAST_WINDOW_S / step_s))
     peers.meet()
     for one in meters:
         one.start()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from foretrain.validate.measuring.timer import Clock, EventClock, HostClock, Limit, Sample, spread_of
 from foretrain.validate.records import Spread
@@ -15,15 +16,27 @@ Step = Callable[[], object]
 GPU_SAMPLE_S = 0.05
 """Steps on a GPU are queued one after the other for so long, as in training, before it is waited for."""
 CPU_SAMPLE_S = 1e-3
+DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Spreads of the seconds of a step, of the slowest process in each repeat; `device_s` where the device has a clock of its own."""
+    """Seconds of a step, of the slowest process in each repeat; those on the device where that has a clock of its own."""
 
-    wall_s: Spread
-    cpu_s: Spread
-    device_s: Spread | None
+    samples: tuple[Sample, ...]
+
+    @property
+    def step_s(self) -> Spread:
+        """As the host's clock says."""
+        return spread_of([one.wall_s for one in self.samples])
+
+    def data(self) -> dict[str, Any]:
+        """Return what a record says: spreads, and the repeats that they are of."""
+        names = {"step_s": "wall_s", "cpu_s": "cpu_s", "device_s": "device_s"}
+        seconds = {name: [getattr(one, of) for one in self.samples] for name, of in names.items()}
+        known = {name: values for name, values in seconds.items() if None not in values}
+        spreads = {name: asdict(spread_of(values)) for name, values in known.items()}
+        return {"device_s": None, **spreads, "samples": {name: [_rounded(one) for one in values] for name, values in known.items()}}
 
 
 def step_clock(device: str) -> Clock:
@@ -47,12 +60,7 @@ def time_step(step: Step, peers: Peers, device: str, limit: Limit) -> StepTime:
         peers.meet()
         own = [clock.sample(step, count) for _ in range(batch)]
         samples += [_slowest(same) for same in zip(*peers.each(own), strict=True)]
-    device_s = [one.device_s for one in samples if one.device_s is not None]
-    return StepTime(
-        wall_s=spread_of([one.wall_s for one in samples]),
-        cpu_s=spread_of([one.cpu_s for one in samples]),
-        device_s=spread_of(device_s) if device_s else None,
-    )
+    return StepTime(samples=tuple(samples))
 
 
 def wanted(samples: Sequence[Sample], sample_s: float, elapsed_s: float, limit: Limit) -> int:
@@ -74,3 +82,7 @@ def _slowest(same: Sequence[Sample]) -> Sample:
     return Sample(
         wall_s=max(one.wall_s for one in same), cpu_s=max(one.cpu_s for one in same), device_s=max(device) if device else None
     )
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.{DIGITS}g}")
