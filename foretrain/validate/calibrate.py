@@ -44,10 +44,10 @@ def measure(device: str, budget_s: float, path: Path, *, ranks: int | None, prog
     """
     from foretrain.validate import microbench  # noqa: PLC0415  # brings torch
     from foretrain.validate.calibration.cases import cases_for  # noqa: PLC0415  # as above
-    from foretrain.validate.measuring.busy import busy  # noqa: PLC0415  # as above
+    from foretrain.validate.measuring.busy import settled  # noqa: PLC0415  # as above
     from foretrain.validate.trainer import Settings, run_suite  # noqa: PLC0415  # as above
 
-    load = busy(device)
+    load = settled(device, progress)
     if load:
         raise UsageError(f"this machine is too busy to calibrate: {load.text}; stop what else runs, and start again")
     records = microbench.measure(device, budget_s * (1 - STEPS_SHARE), path, ranks=ranks, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ MOST_GPU = 5
 """Percent of the time that others may keep a GPU busy."""
 MOST_SPREAD = {"cpu": 0.10, "cuda": 0.05}
 """Relative quartile distance that the reference kernel may have."""
+PATIENCE_S, PAUSE_S = 60.0, 3.0
+"""How long a busy machine is waited for, and between two looks: as long as the load average remembers what ran before."""
 REFERENCE = Limit(relative=0.0, least=20, most=100)
 REFERENCE_SIDE = {"cpu": 256, "cuda": 4096}
 
@@ -58,6 +61,19 @@ def busy(
     if spread.relative > MOST_SPREAD[device]:
         reasons.append(f"a short matrix product scatters by {spread.relative:.0%} of its time; {MOST_SPREAD[device]:.0%} is quiet")
     return Busy(reasons=tuple(reasons), unknown=tuple(unknown), facts=facts)
+
+
+def settled(
+    device: str, progress: Callable[[int, int, str], None] | None = None, *,
+    look: Callable[[str], Busy] = busy, patience_s: float = PATIENCE_S, pause_s: float = PAUSE_S,
+) -> Busy:  # fmt: skip
+    """Return whether a machine is too busy to measure, having waited a while for it to become quiet: moments pass, and so do loads."""
+    began_s = time.monotonic()
+    while (found := look(device)) and (gone_s := time.monotonic() - began_s) < patience_s:
+        if progress is not None:
+            progress(int(gone_s), int(patience_s), f"waiting: {found.text}")
+        time.sleep(pause_s)
+    return found
 
 
 def reference_spread(device: str) -> Spread:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from foretrain.validate.measuring import host
-from foretrain.validate.measuring.busy import busy
+from foretrain.validate.measuring.busy import Busy, busy, settled
 from foretrain.validate.measuring.stamp import stamp, stamp_record
 from foretrain.validate.records import Spread
 
@@ -74,3 +74,10 @@ def test_the_processor_is_named(tmp_path):
     (tmp_path / "cpuinfo").write_text("model name\t: Some CPU @ 2 GHz\ncpu MHz : 1000.0\ncpu MHz : 3000.0\n")
     assert host.cpu_model(tmp_path) == "Some CPU @ 2 GHz"
     assert host.clock_hz(tmp_path) == 2e9
+
+
+def test_a_moment_of_load_is_waited_for_and_a_lasting_one_is_not():
+    seen, told = iter([Busy(reasons=("a compiler runs",)), Busy(reasons=())]), []
+    assert not settled("cpu", lambda *what: told.append(what[2]), look=lambda _: next(seen), patience_s=60, pause_s=0)
+    assert told == ["waiting: a compiler runs"]
+    assert settled("cpu", look=lambda _: Busy(reasons=("a game runs",)), patience_s=0.02, pause_s=0.01).text == "a game runs"
