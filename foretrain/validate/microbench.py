@@ -13,6 +13,7 @@ from typing import Any
 
 from foretrain.errors import OutputError, UsageError
 from foretrain.validate.measuring import host
+from foretrain.validate.measuring.allocator import keep_freed_memory
 from foretrain.validate.measuring.bench import Bench, Lab, Machine
 from foretrain.validate.measuring.counters import UnavailableError
 from foretrain.validate.measuring.kinds import expected_s, measured_in, ordered
@@ -154,6 +155,7 @@ def _one_thread(device: str) -> Iterator[None]:
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()
     try:
         yield
     finally:

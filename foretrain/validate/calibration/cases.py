@@ -11,7 +11,7 @@ from foretrain.validate.training.refusals import reason
 CPU = (
     ("mlp:width=512,depth=6,classes=512", 32),
     ("gpt:layers=2,hidden=128,heads=4,seq=64,vocab=512", 8),
-    ("resnet:depth=18,image=32,classes=10", 8),
+    ("resnet:depth=18,image=48,classes=10", 8),
 )
 GPU = (
     ("gpt:layers=6,hidden=512,heads=8,seq=512,vocab=8192", 8, "bf16", False),

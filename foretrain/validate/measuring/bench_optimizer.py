@@ -16,7 +16,7 @@ def plan(machine: Machine) -> list[Bench]:
     """Return every optimizer at a usual size first, then over sizes and numbers."""
     most = MOST_ELEMENTS[machine.device]
     names = [name for name in PASSES if machine.device == "cuda" or name != "adamw_fused"]
-    sizes = ((most // 4, 64), (most // 64, 64), (most // 64, 1), (most, 16), (2**14, 256))
+    sizes = ((most // 4, 64), (most // 64, 64), (most // 64, 1), (most, 16), (2**14, 256), (most, 4))
     spread = [_bench(name, elements, tensors, machine) for elements, tensors in sizes for name in names]
     return merged(spread)
 

@@ -13,10 +13,12 @@ from foretrain.validate.training.refusals import reason
 
 CPU_NETS = {
     "mlp": ("mlp:width=768,depth=4,classes=1024", 64),
-    "resnet": ("resnet:depth=18,image=32,classes=100", 8),
+    "resnet": ("resnet:depth=18,image=64,classes=100", 4),
     "gpt": ("gpt:layers=4,hidden=192,heads=4,seq=128,vocab=1024", 4),
 }
 """Networks and their global batches, of which one core takes some tens of milliseconds a micro-batch."""
+NORMED = ("resnet",)
+"""Networks of batch norms, which see a micro-batch: it is the same in every layout, so that all layouts train alike."""
 LAYOUTS = {
     "single": "dp=1",
     "ddp": "dp={ranks}",
@@ -103,7 +105,7 @@ def _crossed(nets: Mapping[str, tuple[str, int]], precision: str, ranks: int) ->
             if ranks == 1 and layout != "single":
                 continue
             plan = plan_of(words.format(ranks=ranks))
-            parts = 2 * plan.pp if plan.pp > 1 else plan.dp
+            parts = 2 * ranks if kind in NORMED or plan.pp > 1 else plan.dp
             if batch % parts:
                 continue
             plan = replace(plan, micro_batch=batch // parts)
