@@ -15,11 +15,15 @@ Step = Op | Boundary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A sequence of ops that repeats. `input_elements` per sample is what a pipeline sends to it and full recomputation keeps of it."""
+    """A sequence of ops that repeats. `input_elements` per sample is what a pipeline sends to it and full recomputation keeps of it.
+
+    `buffer_bytes` are those of tensors that are no parameters, such as running statistics, by dtype.
+    """
 
     name: str
     steps: tuple[Step, ...]
     input_elements: int
+    buffer_bytes: tuple[tuple[str, int], ...] = ()
 
     @property
     def ops(self) -> Iterator[Op]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from foretrain.errors import ModelError
-from foretrain.models.model import Block, Model, Step
+from foretrain.models.model import Block, Model
 from foretrain.models.trace_build import Builder
 from foretrain.models.trace_cuts import Cuts, Segment, cut, storage_of
 from foretrain.models.trace_run import Run, borrowed, leading, run_module, tensors_of, with_samples
@@ -60,6 +60,7 @@ def _model(  # a module, its two runs and what a sample is
     unused = builder.unused()
     if unused:
         blocks[-1] = replace(blocks[-1], steps=(*blocks[-1].steps, *unused))
+    blocks = [replace(block, buffer_bytes=found) for block, found in zip(blocks, _buffers(module, cuts), strict=True)]
     before, after = int(cuts.prologue is not None), int(cuts.epilogue is not None)
     layers = blocks[before : len(blocks) - after]
     return Model(
@@ -87,9 +88,9 @@ def _tensor(builder: Builder, cuts: Cuts, blocks: list[Block], run: Run) -> tupl
 def folded(blocks: Sequence[Block]) -> tuple[tuple[Block, int], ...]:
     """Return runs of equal neighbours as one block and a count; equal blocks are one object, named after the first."""
     found: list[tuple[Block, int]] = []
-    known: dict[tuple[tuple[Step, ...], int], Block] = {}
+    known: dict[tuple[object, ...], Block] = {}
     for one in blocks:
-        block = known.setdefault((one.steps, one.input_elements), one)
+        block = known.setdefault((one.steps, one.input_elements, one.buffer_bytes), one)
         if found and found[-1][0] is block:
             found[-1] = (block, found[-1][1] + 1)
         else:
@@ -105,6 +106,16 @@ def _block(builder: Builder, segment: Segment, first: Run, second: Run, *, last:
         size = builder.fit.amount([storage_of(first, segment.entering)], [storage_of(second, segment.entering)], name)
         entering = int(size.elements)
     return Block(name=name, steps=builder.steps(segment, last=last), input_elements=entering)
+
+
+def _buffers(module: Any, cuts: Cuts) -> list[tuple[tuple[str, int], ...]]:
+    """Return the bytes of the buffers of each segment by dtype; what belongs to no module of a segment's own is the first's."""
+    found: list[dict[str, int]] = [{} for _ in cuts.segments]
+    for name, one in module.named_buffers():
+        place = next((number for number, segment in enumerate(cuts.segments) if segment.root and name.startswith(f"{segment.root}.")), 0)
+        dtype = str(one.dtype).removeprefix("torch.")
+        found[place][dtype] = found[place].get(dtype, 0) + one.numel() * one.element_size()
+    return [tuple(sizes.items()) for sizes in found]
 
 
 def _share_out(run: Run, cuts: Cuts) -> None:

@@ -71,7 +71,11 @@ def model_data(model: Model) -> dict[str, Any]:
         "name": model.name, "architecture": "traced",
         **{key: value for key, value in {**sizes, **words}.items() if value}, **order,
         "blocks": [
-            {"name": one.name, "input_elements": one.input_elements, "ops": [step_data(step) for step in one.steps]} for one in blocks
+            {
+                "name": one.name, "input_elements": one.input_elements,
+                **({"buffer_bytes": dict(one.buffer_bytes)} if one.buffer_bytes else {}), "ops": [step_data(step) for step in one.steps],
+            }
+            for one in blocks
         ],
     }  # fmt: skip
 
@@ -104,11 +108,19 @@ def blocks_of(data: list[Any]) -> tuple[Block, ...]:
         if not isinstance(one, Mapping) or not isinstance(one.get("ops"), list) or not isinstance(one.get("name"), str):
             raise ModelError("a block has a `name` and a list of `ops`, and `input_elements` where a pipeline may be cut before it")
         entering = one.get("input_elements", 0)
-        if isinstance(entering, bool) or not isinstance(entering, int) or not 0 <= entering <= LARGEST:
+        if not _whole(entering):
             raise ModelError(f"block {one['name']}: input_elements is {entering!r:.60}; give a whole number from 0")
+        buffers = one.get("buffer_bytes", {})
+        if not isinstance(buffers, Mapping) or not all(_whole(size) for size in buffers.values()):
+            raise ModelError(f"block {one['name']}: buffer_bytes is {buffers!r:.60}; give whole numbers by dtype")
         try:
             steps = tuple(step_of(step) for step in one["ops"])
         except ModelError as error:
             raise ModelError(f"block {one['name']}: {error}") from None
-        found.append(Block(name=one["name"], steps=steps, input_elements=entering))
+        sizes = tuple((str(dtype), size) for dtype, size in buffers.items())
+        found.append(Block(name=one["name"], steps=steps, input_elements=entering, buffer_bytes=sizes))
     return tuple(found)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST

@@ -215,7 +215,7 @@ def _block(block: Block, place: str, tune: Tune, flow: _Flow) -> Block:
             reached |= frozenset(_MAKES.get(step.name, _ALL)) if before else _reached(step, tuned)
         steps += [_placed(op, below=before, needed=before or trains) for op in tuned]
         below = below or trains or before
-    return Block(name=block.name, steps=tuple(steps), input_elements=block.input_elements)
+    return replace(block, steps=tuple(steps))
 
 
 _ALL = (0, 1, 2)

@@ -129,17 +129,23 @@ def tensor_sizes(blocks: Iterable[Block], tp: int) -> Counter[float]:
     copies, found = Counter(map(id, each)), Counter[float]()
     for block in {id(block): block for block in each}.values():
         for op in block.ops:
-            for size in _tensors(op, op.parameters_per_rank(tp)) if _learns(op) else ():
+            for size in tensors_of(op, op.parameters_per_rank(tp)) if _learns(op) else ():
                 found[size] += copies[id(block)]
     return found
 
 
-def _tensors(op: Op, held: float) -> tuple[float, ...]:
+def tensors_of(op: Op, held: float) -> tuple[float, ...]:
+    """Return the parameters of each tensor of an op, of which a rank holds so many in all."""
     width = getattr(op, "out_features", getattr(op, "out_channels", 0))
     if getattr(op, "bias", False) and width:
         return (held - width * held / op.parameters, width * held / op.parameters) if getattr(op, "own_weight", True) else (held,)
+    return (held / 2, held / 2) if is_norm(op) else (held,)
+
+
+def is_norm(op: Op) -> bool:
+    """Return whether an op is a norm, alone or with what is fused into it."""
     traced = isinstance(op, Moves) and any("norm" in name for name, _ in op.forward_pass.classes)
-    return (held / 2, held / 2) if traced or "norm" in getattr(op, "pattern", "") else (held,)
+    return traced or "norm" in getattr(op, "pattern", "")
 
 
 def _learns(op: Op) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from foretrain.errors import PlanError
 from foretrain.models.matmul import Linear
 from foretrain.models.ops import Op
-from foretrain.sim.matrices import hidden_elements
+from foretrain.sim.matrices import hidden_elements, is_norm, tensors_of
 from foretrain.sim.optimizer_rules import FP32_BYTES, RULES
 from foretrain.sim.passes import Passes
 from foretrain.sim.placement import Placement, Span, span
@@ -38,15 +38,24 @@ def check_clip(plan: Plan, recipe: Recipe) -> None:
 
 
 def _partial_gradients(placement: Placement, state: StageState, passes: Passes, numbers: Numbers) -> tuple[Leg, ...]:
-    """Return the all-reduce of the gradients that each tensor-parallel rank has from its rows alone, where sequence parallelism cuts these.
+    """Return the all-reduces of gradients that each tensor-parallel rank has from its rows alone, where sequence parallelism cuts them.
 
-    **Source:** Megatron-LM, `finalize_model_grads.py` (gradients of `sequence_parallel` parameters, side by side in one buffer).
+    **Source:** Megatron-LM, `finalize_model_grads.py` (gradients of `sequence_parallel` parameters, side by side in one buffer); PyTorch,
+    `torch.distributed.tensor` (partial tensors become whole for each operator that reads them; a row-parallel layer adds its bias before
+    the reduction, so that its gradient is whole).
     """
     if not placement.plan.sequence_parallel:
         return ()
     # What comes before the layers, such as tables of positions, works on whole rows, which are cut after it.
     before = {id(block) for block in placement.model.prologue}
-    elements = sum(copies * sum(map(_of_own_rows, block.ops)) for block, copies in blocks_of(state) if id(block) not in before)
+    blocks = [(block, copies) for block, copies in blocks_of(state) if id(block) not in before]
+    if passes.pricer.software.reduced_on_use:
+        norms = [(op, copies) for block, copies in blocks for op in block.ops if _by_rows(op) and is_norm(op)]
+        sizes = [size for op, copies in norms for size in tensors_of(op, op.parameters) * copies]
+        reads = RULES[placement.recipe.optimizer].gradient_reads
+        name, each_bytes = "all-reduce gradient of rows", numbers.state.reduce_bytes
+        return tuple(leg for size in sizes for leg in passes.transfers.tensor(name, "all_reduce", size * each_bytes) * reads)
+    elements = sum(copies * sum(map(_of_own_rows, block.ops)) for block, copies in blocks)
     return passes.transfers.tensor("all-reduce gradients of rows", "all_reduce", elements * numbers.state.reduce_bytes)
 
 
@@ -56,7 +65,12 @@ def _of_own_rows(op: Op) -> int:
         return 0
     if isinstance(op, Linear):
         return {"none": op.parameters, "row": op.out_features * (op.bias and not op.shared), "column": 0}[op.cut]
-    return op.parameters if getattr(op, "split", "") == "sequence" else 0
+    return op.parameters if _by_rows(op) else 0
+
+
+def _by_rows(op: Op) -> bool:
+    """Return whether an op has parameters for each feature that see the rows of one rank only."""
+    return op.trained and op.parameters > 0 and getattr(op, "split", "") == "sequence"
 
 
 def _norm(placement: Placement, stage: int, passes: Passes) -> tuple[Leg, ...]:

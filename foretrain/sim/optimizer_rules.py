@@ -48,6 +48,8 @@ class Rule:
     """Moved per fp32 parameter where each operation of the update is a kernel of its own (None: about 2.5 times those of one pass)."""
     eager_launches: int = EAGER_LAUNCHES
     """Kernels of such an update, for each tensor."""
+    gradient_reads: int = 1
+    """Of those, the ones that read the gradient."""
 
 
 RULES = {
@@ -57,8 +59,8 @@ RULES = {
     "nesterov": Rule(state_bytes=4.0, eager_bytes=56.0, eager_launches=5),
     "adagrad": Rule(state_bytes=4.0),
     # lerp, mul, addcmul, sqrt, div, add, addcdiv, and the count of steps; with decay, one more product.
-    "adam": Rule(state_bytes=8.0, eager_bytes=72.0, eager_launches=8),
-    "adamw": Rule(state_bytes=8.0, eager_bytes=80.0, eager_launches=9),
+    "adam": Rule(state_bytes=8.0, eager_bytes=72.0, eager_launches=8, gradient_reads=3),
+    "adamw": Rule(state_bytes=8.0, eager_bytes=80.0, eager_launches=9, gradient_reads=3),
     # Two averages: mul, addcmul, add, sqrt for the squares; add, sqrt, div, mul for the step; mul, addcmul of steps; and the addition.
     "adadelta": Rule(state_bytes=8.0, eager_bytes=112.0, eager_launches=11),
     # Two 8-bit moments, and the fp32 maximum of each block of 2048.

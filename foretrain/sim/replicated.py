@@ -38,8 +38,19 @@ class Replicated(Exchange):
 
     @property
     def first_apart(self) -> bool:
-        """Whether updated parameters are gathered behind the first forward passes."""
+        """Whether updated parameters are gathered behind the first forward passes, or buffers are sent before them."""
+        return self._gathers_ahead or self._sends_buffers
+
+    @property
+    def _gathers_ahead(self) -> bool:
         return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
+
+    @property
+    def _sends_buffers(self) -> bool:
+        """Whether replicas take over the first one's buffers: before each forward pass that follows one whose gradients were reduced."""
+        units = (unit for chunk in self.work.state.units for unit in chunk)
+        plan = self.context.placement.plan
+        return self.context.software.buffers_sent and plan.dp > 1 and plan.zero < 2 and any(unit.block.buffer_bytes for unit in units)
 
     @property
     def last_apart(self) -> bool:
@@ -52,7 +63,7 @@ class Replicated(Exchange):
 
     def begin(self) -> tuple[Instruction, ...]:
         """Return the gathers of updated parameters that hide behind the first forward passes."""
-        if not self.first_apart:
+        if not self._gathers_ahead:
             return ()
         issued: Instructions = []
         gather = self.context.numbers.state.gather_bytes
@@ -65,9 +76,20 @@ class Replicated(Exchange):
 
     def _passed(self, kind: int, chunk: int, *, special: bool) -> Instructions:
         if kind == FORWARD:
-            return self._first(chunk) if special else self._run(kind, chunk)
+            sent = self._buffers_sent(chunk) if self._sends_buffers and (special or self._every) else []
+            return [*sent, *(self._first(chunk) if special and self._gathers_ahead else self._run(kind, chunk))]
         completes = kind in (BACKWARD, WEIGHT)
         return self._completed(kind, chunk, last=special) if completes and (special or self._every) else self._run(kind, chunk)
+
+    def _buffers_sent(self, chunk: int) -> Instructions:
+        """Return the broadcasts of the buffers of a chunk, those of each dtype as one, that a forward pass waits for."""
+        sizes: dict[str, float] = {}
+        for unit in self.work.state.units[chunk]:
+            for dtype, size in unit.block.buffer_bytes:
+                sizes[dtype] = sizes.get(dtype, 0.0) + size
+        span = self.context.placement.data_span(self.member.stage)
+        pairs = [self._collective(f"broadcast {dtype} buffers {chunk}", "broadcast", size, span) for dtype, size in sizes.items()]
+        return [step for pair in pairs if pair is not None for step in pair]
 
     def _first(self, chunk: int) -> Instructions:
         """Return a forward pass that waits for its parameters bucket by bucket."""

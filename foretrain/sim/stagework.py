@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from foretrain.models.ops import Kernel
+from foretrain.sim.accumulation import added_gradients
 from foretrain.sim.clock import Draw, Operation
 from foretrain.sim.collectives import TransferCost
 from foretrain.sim.inline import host_leg, issue_leg
@@ -173,6 +174,8 @@ class StageWork:
         hooks = self.context.software.host.unit_s * len(units)
         if hooks and self.context.placement.plan.zero >= 2 and direction != WEIGHT:
             parts.append((host_leg("hooks of units", hooks),))
+        if direction in (BACKWARD, WEIGHT) and (added := added_gradients(self.context, units)) is not None:
+            parts.append((priced.compute_leg(added),))
         sent = {FORWARD: held, WEIGHT: 0.0}.get(direction, -held)
         delta = sum(each.delta_bytes for each in passes) + sent
         if not any(parts) and not delta:

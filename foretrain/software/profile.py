@@ -136,6 +136,13 @@ class Software:
     ends_together: bool = False
     """Where parameters rest sharded, those of the model's ends are one unit, whole from before the first layer until backward is done
     (the root of PyTorch's FSDP)."""
+    buffers_sent: bool = False
+    """Replicas take over the first one's buffers, such as running statistics, before a forward pass (PyTorch's DDP)."""
+    adds_gradients: bool = False
+    """Gradients of a micro-batch are added to those before it by kernels of their own (autograd), not by the products (Megatron-LM)."""
+    reduced_on_use: bool = False
+    """With sequence parallelism, gradients of norms are reduced by each operator of the optimizer that reads them, tensor by tensor
+    (PyTorch's DTensor), not once in a buffer (Megatron-LM)."""
     regathers: bool = True
     """With sequence parallelism, backward gathers the inputs of layers again rather than keep them whole (Megatron-LM)."""
     drops_gradients: bool = False

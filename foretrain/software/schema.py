@@ -91,6 +91,9 @@ class SoftwareFile(ProfileFile):
     context_bytes: Number
     fragmentation: Number
     ends_together: bool = False
+    buffers_sent: bool = False
+    adds_gradients: bool = False
+    reduced_on_use: bool = False
     regathers: bool = True
     drops_gradients: bool = False
     channels_last: bool = False

@@ -122,3 +122,15 @@ def test_a_step_that_launches_bind_has_no_lead_to_lose() -> None:
         return simulate(MODEL, hand.cluster(), Plan(), Recipe(global_batch=8), software=software).step_s
 
     assert step_s(log_every=10) == pytest.approx(step_s(), rel=1e-3)
+
+
+def test_a_device_that_waits_for_each_launch_takes_both_one_after_the_other() -> None:
+    """CUDA_LAUNCH_BLOCKING=1: nothing is issued ahead, so the step is the device's time and a millisecond for each kernel."""
+    def found(**host: Any) -> Any:
+        software = hand.software(host=replace(hand.NO_HOST, **host))
+        return simulate(MODEL, hand.cluster(), Plan(), Recipe(global_batch=8), software=software)
+
+    free, waits = found(), found(launch_s=1e-3, blocking=True)
+    launches = sum(one.launches for one in free.timeline("op").slices)
+    assert waits.step_s == pytest.approx(free.step_s + 1e-3 * launches)
+    assert waits.breakdown["host"] == pytest.approx(1e-3 * launches, rel=0.2)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretrain.sim.segment import HOST, MATH, Leg, SegmentBook, blocking, joined, merged
+from foretrain.sim.segment import MATH, Leg, SegmentBook, joined, merged
 from tests.sim.jobs import kernels, transfer
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
@@ -75,11 +75,3 @@ def test_collectives_stay_apart(run: list[tuple[float, float]], places: list[int
     segment = SegmentBook().add("segment", tuple(legs), tuple(legs))
     assert segment.device_s == pytest.approx(whole.device_s)
     assert (segment.on_port, segment.on_network) == (bool(places), False)
-
-
-def test_a_blocking_launch_leaves_the_host_no_lead() -> None:
-    """CUDA_LAUNCH_BLOCKING=1: the device waits for each launch, so nothing is issued ahead."""
-    (kernel,) = kernels((2.0, 0.5))
-    leg = blocking(kernel)
-    assert (leg.device_s, leg.lead_s, leg.launch_s) == (2.5, 2.5, 0.0)
-    assert leg.class_s == {MATH: 2.0, HOST: 0.5}

@@ -43,15 +43,19 @@ def replicate(module: nn.Module, case: Case, ranks: Ranks, bucket_bytes: float) 
 
 
 def shard(module: nn.Module, case: Case, ranks: Ranks) -> nn.Module:
-    """Return a module whose blocks are each a unit of FSDP2, and its ends one together, as PyTorch's own example has them."""
+    """Return a module whose blocks are each a unit of FSDP2, and its ends one together, as PyTorch's own example has them.
+
+    The root stays whole from forward to backward, as FSDP2 leaves it.
+    """
     plan, precision = case.plan, case.recipe.precision
     mesh = ranks.sharded()
     policy = MixedPrecisionPolicy()
     if precision in HALVES:
         reduced = torch.float32 if case.recipe.grad_dtype == "fp32" else HALVES[precision]
         policy = MixedPrecisionPolicy(param_dtype=HALVES[precision], reduce_dtype=reduced)
-    for unit in (*blocks_of(module), module):
-        fully_shard(unit, mesh=mesh, reshard_after_forward=plan.zero == 3, mp_policy=policy)
+    for block in blocks_of(module):
+        fully_shard(block, mesh=mesh, reshard_after_forward=plan.zero == 3, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy)
     return module
 
 
