@@ -13,6 +13,7 @@ from foretrain.sim.clock import Point
 from foretrain.sim.convolution import convolver
 from foretrain.sim.corrections import Corrections
 from foretrain.sim.issued import product_j_per_flop, scores_flop
+from foretrain.sim.optimizer_rules import OPTIMIZER
 from foretrain.software.profile import Software
 
 REORDERS = 2
@@ -118,12 +119,17 @@ class Pricer:
             math_s=bound if by_math else 0.0,
             memory_s=reorder_s + (0.0 if by_math else bound),
             overhead_s=overhead_s,
-            host_s=host.launch_s * ((kernel.calls or kernel.launches) + REORDER_CALLS * reorders) + host.view_s * kernel.views,
+            host_s=self._issue_s(kernel) * ((kernel.calls or kernel.launches) + REORDER_CALLS * reorders) + host.view_s * kernel.views,
             math_j=self._math_j(kernel, measured) * point.math_energy,
             memory_j=(self._memory_bytes(kernel) + reordered_bytes) * power.memory_j_per_byte,
             busy_j=power.busy_w * point.busy_power * point.duty * awake_s,
             flop=kernel.flop,
         )
+
+    def _issue_s(self, kernel: Kernel) -> float:
+        """Return the host's time for a launch of a kernel: those of an optimizer that loops over tensors join no graph."""
+        host = self.software.host
+        return host.tensor_s or host.launch_s if kernel.classes == OPTIMIZER and self.software.loops_over_tensors else host.launch_s
 
     def _plain(self) -> Pricer:
         """Return the pricer of the curves that measured kernels correct: of a software without a pace of its own, which stays on top."""

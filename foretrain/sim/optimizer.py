@@ -8,7 +8,7 @@ from dataclasses import replace
 from foretrain.models.model import Block
 from foretrain.models.ops import Kernel, KernelKind
 from foretrain.sim.matrices import products, tensor_sizes, trained_tensors
-from foretrain.sim.optimizer_rules import FP32_BYTES, RULES, Rule
+from foretrain.sim.optimizer_rules import FP32_BYTES, OPTIMIZER, RULES, Rule
 from foretrain.sim.precision import Numbers
 from foretrain.sim.recipe import Recipe
 from foretrain.sim.state import StageState
@@ -19,7 +19,6 @@ UNFUSED_PASSES = 2.5
 has 18 elementwise reads and writes of fp32 state where a fused kernel has 7)."""
 LIST = 64
 """Tensors that one launch over a list takes, of which torch's kernels hold the addresses of some tens."""
-OPTIMIZER = (("optimizer", 1.0),)
 FUSED_LAUNCHES = 4
 """Norm, unscale or clip, update, clear: one multi-tensor launch each."""
 
@@ -29,8 +28,7 @@ def optimizer_kernels(state: StageState, numbers: Numbers, recipe: Recipe, softw
     rule = RULES[recipe.optimizer]
     found = products(rule, state.weights, shards=shards, element_bytes=numbers.element_bytes)
     whole = _streaming(state, numbers, recipe, software)
-    looped = not {"optimizer", "optimizer_lists"} & software.fused
-    each = _tensor_by_tensor(whole, state, rule, cleared=not software.drops_gradients) if looped else (whole,)
+    each = _tensor_by_tensor(whole, state, rule, cleared=not software.drops_gradients) if software.loops_over_tensors else (whole,)
     return (*each, *found)
 
 
@@ -72,7 +70,12 @@ def _streaming(state: StageState, numbers: Numbers, recipe: Recipe, software: So
 
 
 def bookkeeping_s(state: StageState, recipe: Recipe, software: Software) -> float:
-    """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor."""
+    """Return the host's time for the lists of tensors of an update: that of each of its operations, for each tensor; none of a loop.
+
+    What a loop over tensors has for each is part of its launches.
+    """
+    if software.loops_over_tensors:
+        return 0.0
     return software.host.tensor_s * RULES[recipe.optimizer].eager_launches * _tensors(state)
 
 

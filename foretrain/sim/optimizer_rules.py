@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 Matrix = tuple[float, float]
 FP32_BYTES = 4.0
+OPTIMIZER = (("optimizer", 1.0),)
+"""Classes of the kernels of an update."""
 NEWTON_SCHULZ_STEPS = 5
 EAGER_LAUNCHES = 12
 LARGEST_SIDE = 10_000

@@ -81,7 +81,8 @@ class HostCost:
     microbatch_s: float
     """Per micro-batch and stage: schedule bookkeeping, pipeline synchronisation."""
     tensor_s: float = 0.0
-    """Per trained tensor and operation of an optimizer that takes lists of tensors: gathering them, counting steps, dropping gradients."""
+    """Per trained tensor and operation of an optimizer: of one that takes lists of tensors what gathering them, counting steps and dropping
+    gradients takes; of one that loops over them a launch, which joins no graph (0: as any launch)."""
     cut_s: float = 0.0
     """Added to an op where its tensors are cut by tensor parallelism and the framework works out their layouts (torch's DTensor)."""
     unit_s: float = 0.0
@@ -163,6 +164,11 @@ class Software:
     wide: frozenset[str] = frozenset()
     """Patterns of `fused` that mixed precision leaves in fp32, whether they run as one kernel or several."""
     assumed: tuple[str, ...] = ()
+
+    @property
+    def loops_over_tensors(self) -> bool:
+        """Whether the optimizer runs each operation on each tensor by itself."""
+        return not {"optimizer", "optimizer_lists"} & self.fused
 
     def cut(self, tp: int) -> Software:
         """Return the software as it issues ops whose tensors lie on `tp` ranks."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from foretrain.errors import OutputError, UsageError
 from foretrain.validate.measuring import host
-from foretrain.validate.measuring.allocator import keep_freed_memory
 from foretrain.validate.measuring.bench import Bench, Lab, Machine
 from foretrain.validate.measuring.counters import UnavailableError
 from foretrain.validate.measuring.kinds import expected_s, measured_in, ordered
+from foretrain.validate.measuring.processor import settle
 from foretrain.validate.measuring.stamp import opened
 from foretrain.validate.measuring.team import Team
 from foretrain.validate.records import Record, append_record, of_kind, read_records
@@ -149,17 +149,17 @@ def _usable(device: str) -> None:
 
 @contextlib.contextmanager
 def _one_thread(device: str) -> Iterator[None]:
-    """Run a CPU's benches on one thread, as each rank of a job there does."""
+    """Run a CPU's benches as each rank of a job there runs, and leave this process as it was but for what it keeps of its memory."""
     import torch  # noqa: PLC0415
 
     threads = torch.get_num_threads()
     if device == "cpu":
-        torch.set_num_threads(1)
-        keep_freed_memory()
+        settle()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 if __name__ == "__main__":

@@ -32,18 +32,18 @@ def host_costs(machine: Machine, records: Sequence[Record]) -> Machine:
         found["accelerator.kernel_floor_s"] = costs["graph"]
     if "graph" in costs and "gap" in costs:
         found["software.host.launch_gap_s"] = max(0.0, costs["gap"] - costs["graph"])
-    lists = _lists_s(records)
-    if lists is not None and not machine.software.host.blocking:
-        found["software.host.tensor_s"] = lists
+    each = _tensor_s(records)
+    if each is not None:
+        found["software.host.tensor_s"] = each
     return machine.set({path: float(f"{value:.3g}") for path, value in found.items()})
 
 
-def _lists_s(records: Sequence[Record]) -> float | None:
+def _tensor_s(records: Sequence[Record]) -> float | None:
     """Return the host's time for a tensor and an operation of an update, from updates of many small tensors; None without them."""
     found = []
     for record in _benches(records, "optimizer"):
-        shape, host_s = record.data["shape"], record.data.get("host_s")
-        if shape["name"] in RULES and host_s and shape["tensors"] >= MANY and shape["elements"] / shape["tensors"] <= SMALL_PIECE:
+        shape, host_s = record.data["shape"], record.data.get("host_s", record.data["seconds"])
+        if shape["name"] in RULES and shape["tensors"] >= MANY and shape["elements"] / shape["tensors"] <= SMALL_PIECE:
             found.append(host_s["median"] / (shape["tensors"] * RULES[shape["name"]].eager_launches))
     return statistics.median(found) if found else None
 
@@ -59,7 +59,7 @@ def optimizer_slowness(machine: Machine, records: Sequence[Record]) -> dict[str,
         if shape["name"] not in RULES or shape["elements"] / shape["tensors"] < LARGEST_PIECE:
             continue
         kernel = update_kernel(shape["name"], machine.software, shape["elements"], shape["tensors"])
-        spent = host.launch_s * kernel.launches if host.blocking else 0.0
+        spent = (host.tensor_s or host.launch_s) * kernel.launches if host.blocking else 0.0
         plain = curve.seconds(kernel.moved_bytes / kernel.launches) * kernel.launches / machine.software.stream_scale
         ratios.append(max(record.data["seconds"]["median"] - spent, 0.1 * record.data["seconds"]["median"]) / plain)
     return {"optimizer": round(statistics.median(ratios), 3)} if ratios else {}

@@ -35,6 +35,7 @@ KNOBS = (
     Knob(path="software.host.step_s", low=1e-6, high=1.0, width=1.5),
     Knob(path="software.host.microbatch_s", low=1e-6, high=0.3, width=1.5),
     Knob(path="accelerator.overlap_loss", low=0.01, high=0.95, width=0.5),
+    Knob(path="accelerator.spread", low=1e-3, high=0.5, width=1.0),
 )
 """A step tells little of one kernel and much of the host: what microbenchmarks say of rates is held to, the host's time is free."""
 

@@ -8,8 +8,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from foretrain.validate.measuring.allocator import keep_freed_memory
 from foretrain.validate.measuring.bench import LIMITS, Bench, Lab
+from foretrain.validate.measuring.processor import settle
 
 
 def main() -> None:
@@ -29,8 +29,7 @@ def _join(rank: int, ranks: int, device: str, backend: str, store: str) -> None:
     import torch  # noqa: PLC0415 - torch is heavy and optional
     import torch.distributed as dist  # noqa: PLC0415
 
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    settle()
     if device == "cuda":
         torch.cuda.set_device(rank)
     dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=ranks)

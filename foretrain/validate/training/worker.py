@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from foretrain.errors import ForetrainError
-from foretrain.validate.measuring.allocator import keep_freed_memory
+from foretrain.validate.measuring.processor import settle
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others in one exchange: compiling can take minutes."""
@@ -39,8 +39,7 @@ def join(device: str, where: str | None = None) -> Any:
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "gloo"
     if device == "cpu":
-        torch.set_num_threads(1)
-        keep_freed_memory()
+        settle()
     else:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
