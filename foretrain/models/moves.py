@@ -96,6 +96,13 @@ class Moves(Op):
         kept = self.fused_saved if fused and self.fused_saved is not None else self.saved
         return kept.size_bytes(layout, cut_of(self.split, layout))
 
+    def beside_bytes(self, layout: Layout) -> float:
+        """Return the gradients that a backward pass of one kernel reads and makes: what it moves, but for what forward has kept."""
+        done = self.fused_backward if self.fused_backward is not None and POINTWISE in layout.fused else self.backward_pass
+        if not done.launches:
+            return 0.0
+        return max(0.0, done.moved.size_bytes(layout, cut_of(self.split, layout)) - self.saved_bytes(layout)) / done.launches
+
     def _kernel(self, name: str, eager: Pass, fused: Pass | None, layout: Layout) -> tuple[Kernel, ...]:
         done = fused if fused is not None and POINTWISE in layout.fused else eager
         if not done.launches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
@@ -25,9 +26,17 @@ def settle() -> None:
 
 def keep_freed_memory() -> bool:
     """Return whether the process now keeps what it frees; other systems than Linux with the GNU C library are left as they are."""
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(TRIM_THRESHOLD, NEVER)) and bool(mallopt(MMAP_MAX, 0))
+    mallopt = _of_the_library("mallopt")
+    return mallopt is not None and bool(mallopt(TRIM_THRESHOLD, NEVER)) and bool(mallopt(MMAP_MAX, 0))
+
+
+def give_back() -> None:
+    """Give the memory that the process keeps without need back to the system, so that what it holds is what it uses."""
+    trim = _of_the_library("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_the_library(name: str) -> Any:
+    """Return a function of the C library; None where it has none of that name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from foretrain.validate.measuring.processor import give_back
+
 PROC = Path("/proc/self")
 KIB = 1024
 
@@ -18,6 +20,8 @@ def reset_peaks(device: str) -> None:
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    else:
+        give_back()
     with contextlib.suppress(OSError):
         (PROC / "clear_refs").write_text("5", encoding="ascii")  # proc(5): resets the peak of the resident set
 
