@@ -49,7 +49,8 @@ def _cuda() -> list[Bench]:
     core = [_bench("bf16", shape, "nt") for shape in squares]
     types = [_bench(dtype, shape, "nt") for shape in squares[:6] for dtype in ("fp16", "tf32", "fp32")]
     wide = [_bench("bf16", (m, n, k), layout) for m, n, k, layout in layers]
-    other = [_bench(dtype, (m, n, k), layout) for m, n, k, layout in layers[:12] for dtype in ("tf32", "fp32", "fp16")]
+    other = [_bench(dtype, (m, n, k), layout) for m, n, k, layout in layers[:24] for dtype in ("tf32", "fp32")]
+    other += [_bench("fp16", (m, n, k), layout) for m, n, k, layout in layers[:6]]
     found = merged(core, types, wide, merged(_odd("cuda", "bf16"), _batched("cuda", ("bf16", "tf32", "fp16"))), other)
     return [one for one in found if one.flop <= MOST_FP32_FLOP or one.dtype != "fp32"]
 
