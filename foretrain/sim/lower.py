@@ -155,7 +155,7 @@ def _refuse_unfused(plan: Plan, software: Software, layout: Layout) -> None:
 def lower(placement: Placement, software: Software) -> Lowered:
     """Return the job of one training step."""
     placement = in_few_bits(placement, software)
-    software = one_process(software.cut(placement.plan.tp), placement.plan)
+    software = one_process(software.cut(placement.plan.tp, sharded=placement.plan.zero >= 2), placement.plan)
     context = Context(placement, software)
     members = _members(placement)
     channels = channels_of(context, members)

@@ -11,6 +11,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
+from foretrain.models.stream import stream_kernel
 from foretrain.sim.buckets import GradientBucket, buckets
 from foretrain.sim.compression import Bucket, compression_of
 from foretrain.sim.exchange import Exchange, Instructions, Pair
@@ -21,6 +22,10 @@ from foretrain.sim.stagework import StageWork
 
 if TYPE_CHECKING:
     from foretrain.sim.lower import Context, Member
+
+
+COPIED_PASSES = 2
+"""A gradient is read, and written into its bucket, divided by the number of replicas (PyTorch, `Reducer::mark_variable_ready_dense`)."""
 
 
 class Replicated(Exchange):
@@ -137,7 +142,7 @@ class Replicated(Exchange):
         placement, stage = self.context.placement, self.member.stage
         compression = compression_of(placement.plan.gradient_compression)
         if compression is None or not placement.exchanges or not bucket.parameters:
-            return [], self._reduction(name, bucket.parameters, bucket.experts), []
+            return self._copied(bucket), self._reduction(name, bucket.parameters, bucket.experts), []
         span = placement.data_span(stage)
         sent = Bucket(
             parameters=bucket.parameters, element_bytes=self.context.numbers.state.reduce_bytes, ranks=span.ranks,
@@ -147,6 +152,13 @@ class Replicated(Exchange):
         before, after = compression.packing(sent), compression.unpacking(sent)
         pairs = [pair for pair in found if pair is not None]
         return list(self.work.beside("pack", before)), pairs, list(self.work.beside("unpack", after))
+
+    def _copied(self, bucket: GradientBucket) -> Instructions:
+        """Return the copy of the gradients of a bucket into it, where the software makes one."""
+        plan, size = self.context.placement.plan, COPIED_PASSES * bucket.parameters * self.context.numbers.state.reduce_bytes
+        if not self.context.software.buckets_copied or plan.dp == 1 or plan.zero or not size:
+            return []
+        return list(self.work.beside("copy to bucket", (stream_kernel("copy to bucket", size, len(bucket.gradients)),)))
 
     def _held(self, passed: Iterable[Instruction], reduced: Instructions, bucket: GradientBucket) -> Instructions:
         """Return a pass and its reduction, with the room of a bucket whose gradients are sharded once it is reduced.

@@ -83,6 +83,7 @@ def _software(path: Path) -> Software:
         fragmentation=file.fragmentation,
         ends_together=file.ends_together,
         buffers_sent=file.buffers_sent,
+        buckets_copied=file.buckets_copied,
         adds_gradients=file.adds_gradients,
         reduced_on_use=file.reduced_on_use,
         regathers=file.regathers,

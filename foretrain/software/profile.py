@@ -83,6 +83,8 @@ class HostCost:
     tensor_s: float = 0.0
     """Per trained tensor and operation of an optimizer: of one that takes lists of tensors what gathering them, counting steps and dropping
     gradients takes; of one that loops over them a launch, which joins no graph (0: as any launch)."""
+    shard_s: float = 0.0
+    """Added to each launch of an optimizer that loops over tensors which are shards of larger ones (DTensor)."""
     cut_s: float = 0.0
     """Added to an op where its tensors are cut by tensor parallelism and the framework works out their layouts (torch's DTensor)."""
     unit_s: float = 0.0
@@ -139,6 +141,8 @@ class Software:
     (the root of PyTorch's FSDP)."""
     buffers_sent: bool = False
     """Replicas take over the first one's buffers, such as running statistics, before a forward pass (PyTorch's DDP)."""
+    buckets_copied: bool = False
+    """Replicas copy gradients into the buckets that they reduce (PyTorch's DDP)."""
     adds_gradients: bool = False
     """Gradients of a micro-batch are added to those before it by kernels of their own (autograd), not by the products (Megatron-LM)."""
     reduced_on_use: bool = False
@@ -170,8 +174,11 @@ class Software:
         """Whether the optimizer runs each operation on each tensor by itself."""
         return not {"optimizer", "optimizer_lists"} & self.fused
 
-    def cut(self, tp: int) -> Software:
-        """Return the software as it issues ops whose tensors lie on `tp` ranks."""
-        if tp == 1 or not self.host.cut_s:
+    def cut(self, tp: int, *, sharded: bool = False) -> Software:
+        """Return the software as it issues ops whose tensors lie on `tp` ranks, and updates of parameters that are shards."""
+        host = self.host
+        launch_s = host.launch_s + (host.cut_s if tp > 1 else 0.0)
+        tensor_s = host.tensor_s + (host.shard_s if tp > 1 or sharded else 0.0)
+        if (launch_s, tensor_s) == (host.launch_s, host.tensor_s):
             return self
-        return replace(self, host=replace(self.host, launch_s=self.host.launch_s + self.host.cut_s))
+        return replace(self, host=replace(host, launch_s=launch_s, tensor_s=tensor_s))

@@ -61,6 +61,7 @@ class HostFile(Strict):
     microbatch_s: Number
     tensor_s: Number = 0.0
     view_s: Number = 0.0
+    shard_s: Number = 0.0
     cut_s: Number = 0.0
     unit_s: Number = 0.0
     input_overlapped: bool = True
@@ -92,6 +93,7 @@ class SoftwareFile(ProfileFile):
     fragmentation: Number
     ends_together: bool = False
     buffers_sent: bool = False
+    buckets_copied: bool = False
     adds_gradients: bool = False
     reduced_on_use: bool = False
     regathers: bool = True

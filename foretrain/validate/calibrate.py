@@ -16,6 +16,7 @@ from foretrain.validate.calibration.profile import Origin, write_profiles
 from foretrain.validate.calibration.report import report_data, report_text, residuals
 from foretrain.validate.calibration.stages import Calibrated, calibrated
 from foretrain.validate.records import Record, of_kind, read_records
+from foretrain.validate.undisturbed import undisturbed
 
 STEPS_SHARE = 0.4
 """Of the budget, for whole steps; the rest is for microbenchmarks."""
@@ -72,7 +73,7 @@ def calibrate(records: Sequence[Record], bases: Bases, out: Path, *, name: str |
     own, left_out = ([], []) if runs is None else steps_in(runs, machine)
     if not own and not any(record.kind in ("micro", "step") for record in records):
         raise UsageError("there is nothing to calibrate from; measure first, or give --runs FILE.csv")
-    found = calibrated(machine, records, own)
+    found = calibrated(machine, undisturbed(records), own)
     if left_out:
         found = replace(found, notes=(*found.notes, f"{len(left_out)} of the runs are left out; the first: {left_out[0]}"))
     origin = Origin(

@@ -110,7 +110,9 @@ def _of_team(seen: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the first rank saw; of ranks that were busy alike, each number's mean."""
     times = [one["seconds"] for one in seen if "seconds" in one]
     mean = {name: sum(one[name] for one in times) / len(times) for name in times[0]}
-    return {**seen[0], "seconds": {**mean, "repeats": min(one["repeats"] for one in times)}}
+    references = [one["reference_s"] for one in seen if "reference_s" in one]
+    slowest = {"reference_s": max(references)} if references else {}
+    return {**seen[0], **slowest, "seconds": {**mean, "repeats": min(one["repeats"] for one in times)}}
 
 
 def _fits(bench: Bench, device: str) -> None:

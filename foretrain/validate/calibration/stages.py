@@ -94,7 +94,10 @@ def _optimizer(found: Calibrated, records: Sequence[Record]) -> Calibrated:
 
 def _network(found: Calibrated, records: Sequence[Record]) -> Calibrated:
     loss = network.overlap_loss(records)
-    machine = found.machine if loss is None else found.machine.set({"accelerator.overlap_loss": loss})
+    machine = found.machine
+    # Where the host is the device, a collective beside a product slows itself down too, of which the product tells nothing.
+    if loss is not None and not machine.software.host.blocking:
+        machine = found.machine.set({"accelerator.overlap_loss": loss})
     messages = network.messages_of(records)
     if not messages:
         return replace(found, machine=machine)

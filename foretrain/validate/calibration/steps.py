@@ -30,12 +30,13 @@ KNOBS = (
     Knob(path="software.host.launch_s", low=5e-7, high=1e-3, width=0.7),
     Knob(path="software.host.view_s", low=1e-7, high=1e-4, width=1.0),
     Knob(path="software.host.cut_s", low=1e-6, high=5e-3, width=1.5),
+    Knob(path="software.host.shard_s", low=1e-6, high=1e-3, width=0.7),
     Knob(path="software.host.unit_s", low=1e-5, high=5e-2, width=1.5),
     Knob(path="software.host.collective_s", low=1e-6, high=2e-2, width=1.2),
     Knob(path="software.host.step_s", low=1e-6, high=1.0, width=1.5),
     Knob(path="software.host.microbatch_s", low=1e-6, high=0.3, width=1.5),
     Knob(path="accelerator.overlap_loss", low=0.01, high=0.95, width=0.5),
-    Knob(path="accelerator.spread", low=1e-3, high=0.5, width=1.0),
+    Knob(path="accelerator.spread", low=1e-3, high=0.3, width=0.7),
 )
 """A step tells little of one kernel and much of the host: what microbenchmarks say of rates is held to, the host's time is free."""
 

@@ -14,6 +14,7 @@ from foretrain.validate.comparing.collectives import Agreement, agreement
 from foretrain.validate.comparing.step_fields import fault_of
 from foretrain.validate.records import Record, Spread, of_kind
 from foretrain.validate.summary import error_pct
+from foretrain.validate.undisturbed import undisturbed
 
 Predict = Callable[[Case], Prediction]
 GOOD_PCT, FAIR_PCT = 10.0, 15.0
@@ -72,7 +73,7 @@ class Verdict:
 
 def verdicts(records: Sequence[Record], predict: Predict) -> list[Verdict]:
     """Return a verdict on every measured step, the worst first, and last those that were not predicted or not measured."""
-    steps = of_kind(records, "step")
+    steps = of_kind(undisturbed(records), "step")
     losses = _losses([record for record in steps if not fault_of(record.data)])
     found = [_verdict(record, predict, losses.get(record.key, "no other")) for record in steps]
     return sorted(found, key=lambda one: (one.error_pct is None, -abs(one.error_pct or 0.0)))

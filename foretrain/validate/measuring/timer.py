@@ -28,11 +28,15 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Seconds per call: as the host's clock says, of the process on its processors, and on the device."""
+    """Seconds per call: as the host's clock says, of the process on its processors, and on the device.
+
+    `reference_s` are those of the reference work beside it, where the processor is the device.
+    """
 
     wall_s: float
     cpu_s: float
     device_s: float | None = None
+    reference_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

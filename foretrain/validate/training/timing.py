@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from foretrain.validate.measuring.pace import pace_s
 from foretrain.validate.measuring.timer import Clock, EventClock, HostClock, Limit, Sample, spread_of
 from foretrain.validate.records import Spread
 from foretrain.validate.training.peers import Peers
@@ -32,10 +33,10 @@ class StepTime:
 
     def data(self) -> dict[str, Any]:
         """Return what a record says: spreads, and the repeats that they are of."""
-        names = {"step_s": "wall_s", "cpu_s": "cpu_s", "device_s": "device_s"}
+        names = {"step_s": "wall_s", "cpu_s": "cpu_s", "device_s": "device_s", "reference_s": "reference_s"}
         seconds = {name: [getattr(one, of) for one in self.samples] for name, of in names.items()}
         known = {name: values for name, values in seconds.items() if None not in values}
-        spreads = {name: asdict(spread_of(values)) for name, values in known.items()}
+        spreads = {name: asdict(spread_of(values)) for name, values in known.items() if name != "reference_s"}
         return {"device_s": None, **spreads, "samples": {name: [_rounded(one) for one in values] for name, values in known.items()}}
 
 
@@ -58,7 +59,7 @@ def time_step(step: Step, peers: Peers, device: str, limit: Limit) -> StepTime:
     began_s = time.perf_counter()
     while batch := peers.decided(wanted(samples, once_s * count, time.perf_counter() - began_s, limit)):
         peers.meet()
-        own = [clock.sample(step, count) for _ in range(batch)]
+        own = [_beside(clock, step, count) if device == "cpu" else clock.sample(step, count) for _ in range(batch)]
         samples += [_slowest(same) for same in zip(*peers.each(own), strict=True)]
     return StepTime(samples=tuple(samples))
 
@@ -79,9 +80,18 @@ def wanted(samples: Sequence[Sample], sample_s: float, elapsed_s: float, limit: 
 def _slowest(same: Sequence[Sample]) -> Sample:
     """Return the longest times among those of one repeat on all processes."""
     device = [one.device_s for one in same if one.device_s is not None]
+    references = [one.reference_s for one in same if one.reference_s is not None]
     return Sample(
-        wall_s=max(one.wall_s for one in same), cpu_s=max(one.cpu_s for one in same), device_s=max(device) if device else None
-    )
+        wall_s=max(one.wall_s for one in same), cpu_s=max(one.cpu_s for one in same), device_s=max(device) if device else None,
+        reference_s=max(references) if references else None,
+    )  # fmt: skip
+
+
+def _beside(clock: Clock, step: Step, count: int) -> Sample:
+    """Return a sample with the seconds of the reference work before and after it."""
+    before_s = pace_s()
+    found = clock.sample(step, count)
+    return replace(found, reference_s=(before_s + pace_s()) / 2)
 
 
 def _rounded(seconds: float) -> float:

@@ -25,6 +25,6 @@ def pooled(held: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     if not visits_of(held):
         return {**found, "visits": 1}
     samples = {name: [*held["samples"][name], *values] for name, values in found["samples"].items()}
-    spreads = {name: asdict(spread_of(values)) for name, values in samples.items()}
+    spreads = {name: asdict(spread_of(values)) for name, values in samples.items() if name != "reference_s"}
     kept = {name: value for name, value in held.items() if name != "interrupted"}
     return {**kept, **spreads, "samples": samples, "visits": visits_of(held) + 1}
