@@ -57,6 +57,8 @@ class Verdict:
     energy: Pair | None = None
     collectives: Agreement | None = None
     losses: str = "no other"
+    slowed: float | None = None
+    """How many times as long as `measured` steps took while others used the processor, in the middle; None where that is not known."""
     reason: str = ""
 
     @property
@@ -100,7 +102,7 @@ def _verdict(record: Record, predict: Predict, losses: str) -> Verdict:
     return Verdict(
         **head, word=GOOD if step_error <= GOOD_PCT else FAIR if step_error <= FAIR_PCT else POOR,
         measured=measured, predicted_s=prediction.step_s, losses=losses, memory=_memory(prediction, data), energy=_energy(prediction, data),
-        collectives=None if seen is None else agreement(prediction, seen),
+        collectives=None if seen is None else agreement(prediction, seen), slowed=data.get("slowed"),
     )  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
         "measured_s": None if spread is None else asdict(spread), "predicted_s": verdict.predicted_s, "error_pct": verdict.error_pct,
         "within_spread": verdict.within_spread, "memory_bytes": _pair_data(verdict.memory), "energy_j": _pair_data(verdict.energy),
         "collectives": None if verdict.collectives is None else _agreement_data(verdict.collectives),
-        "losses": verdict.losses, "reason": verdict.reason,
+        "losses": verdict.losses, "slowed": verdict.slowed, "reason": verdict.reason,
     }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def verdict_summary(found: Sequence[Verdict]) -> Summary:
         **_figures("energy", [one.energy.error_pct for one in found if one.energy]),
         "words": {word: sum(one.word == word for one in found) for word in WORDS},
         "collectives": dict(Counter(one.collectives.word for one in found if one.collectives)),
+        "slowed": statistics.median(slowed) if (slowed := [one.slowed for one in found if one.slowed is not None]) else None,
         "losses": {
             "compared": sum(one.losses != "no other" for one in found), "equal": sum(one.losses == "equal" for one in found),
         },

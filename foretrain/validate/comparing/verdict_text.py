@@ -52,6 +52,9 @@ def summary_lines(found: Sequence[Verdict]) -> list[str]:
         lines.append("collectives: " + ", ".join(f"{count} {word}" for word, count in figures["collectives"].items()))
     if figures["losses"]["compared"]:
         lines.append(f"losses: {figures['losses']['equal']} of {figures['losses']['compared']} equal to those on the fewest ranks")
+    if figures["slowed"] is not None:
+        slower = max(0.0, figures["slowed"] - 1.0)
+        lines.append(f"measured times are those of the undisturbed processor; others made it {slower:.0%} slower in the middle of the cases")
     return lines
 
 
