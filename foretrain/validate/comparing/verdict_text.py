@@ -54,7 +54,7 @@ def summary_lines(found: Sequence[Verdict]) -> list[str]:
         lines.append(f"losses: {figures['losses']['equal']} of {figures['losses']['compared']} equal to those on the fewest ranks")
     if figures["slowed"] is not None:
         slower = max(0.0, figures["slowed"] - 1.0)
-        lines.append(f"measured times are those of the undisturbed processor; others made it {slower:.0%} slower in the middle of the cases")
+        lines.append(f"measured times are those of the undisturbed processor, which others made {slower:.0%} slower in the middle")
     return lines
 
 
