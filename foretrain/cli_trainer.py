@@ -16,6 +16,7 @@ from foretrain.validate.trainer import SECONDS, Settings, measured, run_suite
 from foretrain.validate.training.refusals import processes
 from foretrain.validate.training.second_opinion import run_backend_case
 from foretrain.validate.training.suites import name_of, suite_of
+from foretrain.validate.undisturbed import undisturbed
 
 FAILED = 2
 CPU_RANKS = 2
@@ -88,16 +89,19 @@ def _shape(text: str | None) -> tuple[int, ...]:
 
 
 def _table(records: list[Record]) -> str:
-    rows = [("case", "ranks", "step", "spread", "repeats", "loss", "memory")]
-    for record in records:
+    """Return a table of what was measured, times as an undisturbed processor takes them, and how much slower a shared one was."""
+    rows = [("case", "ranks", "step", "spread", "slowed", "repeats", "loss", "memory")]
+    for record in undisturbed(records):
         name = str(record.data["case"]["name"])
         if "skipped" in record.data:
-            rows.append((name, "-", "-", "-", "-", "-", "-"))
+            rows.append((name, *"-------"))
             continue
         step, memory = record.spread("step_s"), record.data["memory"]
         held = memory["allocated_bytes"] or memory["rss_bytes"]
+        slowed = record.data.get("slowed")
         rows.append((
-            name, str(record.data["world_size"]), f"{step.median * 1e3:.1f} ms", f"{step.relative:.0%}", str(step.repeats),
+            name, str(record.data["world_size"]), f"{step.median * 1e3:.1f} ms", f"{step.relative:.0%}",
+            "-" if slowed is None else f"{max(0.0, slowed - 1.0):.0%}", str(step.repeats),
             f"{record.data['losses'][0]:.4f}", f"{held / 1e6:.0f} MB" if held else "-",
         ))  # fmt: skip
     return columns(rows)
