@@ -90,6 +90,7 @@ def test_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         return Busy(reasons=("others use 60% of the processors; 15% is quiet: stop them, or wait",))
 
     monkeypatch.setattr("foretrain.validate.measuring.busy.busy", busy)
+    monkeypatch.setattr("foretrain.validate.measuring.busy.PATIENCE_S", 0.0)
     said = refused(capsys, "--device", "cpu", "--budget", "10s", "--out", str(tmp_path / "out"))
     assert "too busy" in said
     assert "60%" in said

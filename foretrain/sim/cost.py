@@ -12,7 +12,7 @@ from foretrain.models.ops import Convolution, FusedAttention, Gemm, Kernel, Kern
 from foretrain.sim.clock import Point
 from foretrain.sim.convolution import convolver
 from foretrain.sim.corrections import Corrections
-from foretrain.sim.issued import product_j_per_flop, scores_flop
+from foretrain.sim.issued import fused_j_per_flop, product_j_per_flop, scores_flop
 from foretrain.sim.optimizer_rules import OPTIMIZER
 from foretrain.software.profile import Software
 
@@ -23,10 +23,6 @@ REORDER_CALLS = 0.5
 51 us on an H100's host where a product costs 17 to 25 us (tests/validate/data/recorded)."""
 PART_DEPTH = 256
 """Depth of a product that is worth a unit of its own where tiles are few."""
-WIDE_DTYPES = ("fp32", "tf32")
-SPLIT_TF32 = 3.0
-"""Products of tf32 that fused attention makes of one of fp32, whatever products elsewhere may be (CUTLASS, 3xTF32; PyTorch's
-memory-efficient attention, `OpMultiplyAddFastF32`)."""
 PARTIAL_BYTES = 4.0
 """Partial sums are fp32."""
 
@@ -159,8 +155,7 @@ class Pricer:
         each_j = per_flop.get(dtype, 0.0)
         vector_j = per_flop.get("fp32", each_j)
         if kernel.attention is not None:
-            fused_j = SPLIT_TF32 * per_flop["tf32"] if dtype in WIDE_DTYPES and "tf32" in per_flop else each_j
-            return kernel.flop * fused_j + scores_flop(kernel.attention, kernel.flop) * vector_j
+            return kernel.flop * fused_j_per_flop(per_flop, dtype) + scores_flop(kernel.attention, kernel.flop) * vector_j
         if kernel.convolution is not None and self._convolver is not None:
             run = self._convolver.product_of(kernel.convolution)
             if run is None:

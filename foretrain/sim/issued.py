@@ -16,12 +16,15 @@ operands takes as much as the operation); Dao, arXiv:2307.08691, section 3.1 (op
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, prod
 
 from foretrain.hardware.accelerator import Accelerator
 from foretrain.models.ops import FusedAttention, Gemm
 
 OPERAND_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "mxfp8": 1.0, "nvfp4": 0.5}
+SPLIT_TF32 = 3.0
+"""Products of tf32 that make one of fp32."""
 VECTOR_FLOP_PER_SCORE = 8.0
 """Scale and subtraction, running maximum, exponential, sum, conversion; backward the exponential again and its derivative."""
 
@@ -41,6 +44,17 @@ def product_j_per_flop(accelerator: Accelerator, gemm: Gemm, tile: int, dtype: s
 def _operands(rows: float, columns: float) -> float:
     """Return the operands that a FLOP of a tile moves."""
     return (1.0 / rows + 1.0 / columns) / 2.0
+
+
+def fused_j_per_flop(per_flop: Mapping[str, float], dtype: str) -> float:
+    """Return the joules of a FLOP of the products of fused attention.
+
+    Those of 32 bits are made of three of tf32, where a chip has it, whatever products elsewhere are (CUTLASS, 3xTF32; PyTorch's
+    memory-efficient attention, `OpMultiplyAddFastF32`).
+    """
+    if dtype in ("fp32", "tf32") and "tf32" in per_flop:
+        return SPLIT_TF32 * per_flop["tf32"]
+    return per_flop.get(dtype, 0.0)
 
 
 def scores_flop(call: FusedAttention, flop: float) -> float:

@@ -65,13 +65,13 @@ def busy(
 
 def settled(
     device: str, progress: Callable[[int, int, str], None] | None = None, *,
-    look: Callable[[str], Busy] = busy, patience_s: float = PATIENCE_S, pause_s: float = PAUSE_S,
+    look: Callable[[str], Busy] | None = None, patience_s: float | None = None, pause_s: float = PAUSE_S,
 ) -> Busy:  # fmt: skip
     """Return whether a machine is too busy to measure, having waited a while for it to become quiet: moments pass, and so do loads."""
-    began_s = time.monotonic()
-    while (found := look(device)) and (gone_s := time.monotonic() - began_s) < patience_s:
+    began_s, most_s = time.monotonic(), PATIENCE_S if patience_s is None else patience_s
+    while (found := (look or busy)(device)) and (gone_s := time.monotonic() - began_s) < most_s:
         if progress is not None:
-            progress(int(gone_s), int(patience_s), f"waiting: {found.text}")
+            progress(int(gone_s), int(most_s), f"waiting: {found.text}")
         time.sleep(pause_s)
     return found
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +42,8 @@ class Workers:
     def __enter__(self) -> Self:
         try:
             for rank in range(self._count):
-                self._processes.append(self._started(rank))
+                with _unbroken():
+                    self._processes.append(self._started(rank))
                 threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
             self._collected(START_S)
         except BaseException:
@@ -137,6 +138,16 @@ class Workers:
 
     def _said(self, rank: int) -> Path:
         return Path(self._folder.name) / f"said-{rank}"
+
+
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    """Let Ctrl-C wait, so that no process is started without being noted."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Crews:
