@@ -146,7 +146,7 @@ def _run_own(cases: Sequence[Case], path: Path, settings: Settings, progress: Pr
                 if until_s is not None and time.monotonic() > until_s:
                     return
                 _tell(progress, visit * len(cases) - len(left) + number, len(cases) * settings.rounds, case.name)
-                answer = crews.run(processes(case.plan), {"case": case_data(case), "options": options})
+                answer = crews.run(processes(case.plan), _asked(case, options, visit))
                 _keep(path, case, settings.device, answer)
                 if "failed" in answer:
                     failed.add(case.name)
@@ -167,13 +167,19 @@ def _run_joined(cases: Sequence[Case], path: Path, settings: Settings, progress:
         for number, name in enumerate(left):
             case = next(one for one in cases if one.name == name)
             _tell(progress if first else None, number, len(left), name)
-            found = answer({"case": case_data(case), "options": options}, peers)
+            found = answer(_asked(case, options, visit), peers)
             if first:
                 _keep(path, case, settings.device, found)
             if "failed" in found:
                 raise UsageError(f"{name}: {found['failed']}; start again for the rest, this case comes last then")
     leave(peers)
     return bool(first)
+
+
+def _asked(case: Case, options: Mapping[str, Any], visit: int) -> dict[str, Any]:
+    """Return what the processes of a visit are told: energy and a trace are for the first."""
+    once = {} if visit == 1 else {"energy": False, "trace": ""}
+    return {"case": case_data(case), "options": {**options, **once}}
 
 
 def _left(cases: Sequence[Case], path: Path, device: str, visit: int) -> list[Case]:
