@@ -16,7 +16,6 @@ from foretrain.validate.trainer import SECONDS, Settings, measured, run_suite
 from foretrain.validate.training.refusals import processes
 from foretrain.validate.training.second_opinion import run_backend_case
 from foretrain.validate.training.suites import name_of, suite_of
-from foretrain.validate.undisturbed import undisturbed
 
 FAILED = 2
 CPU_RANKS = 2
@@ -91,7 +90,7 @@ def _shape(text: str | None) -> tuple[int, ...]:
 def _table(records: list[Record]) -> str:
     """Return a table of what was measured, times as an undisturbed processor takes them, and how much slower a shared one was."""
     rows = [("case", "ranks", "step", "spread", "slowed", "repeats", "loss", "memory")]
-    for record in undisturbed(records):
+    for record in records:
         name = str(record.data["case"]["name"])
         if "skipped" in record.data:
             rows.append((name, *"-------"))

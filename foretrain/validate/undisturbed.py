@@ -3,7 +3,7 @@
     t = t_measured · r_best / r,    r seconds of the reference work beside the measurement, r_best those of it on an undisturbed processor
 
 of the slowest rank, for each repeat of a step and each microbenchmark by itself. What was measured on a GPU has no reference and is left
-as it is, as are files without one.
+as it is, as are files without one. Steps are taken from their repeats, which stay as they were: doing it again changes nothing.
 """
 
 from __future__ import annotations
