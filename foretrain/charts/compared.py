@@ -16,6 +16,8 @@ _LOOKS = {"mlp": (BLUE, "o"), "resnet": (VERMILION, "s"), "gpt": (GREEN, "D"), "
 _OTHER = (ORANGE, "v")
 NAMED = 5
 """Cases whose names stand beside their points: the worst, where they lie outside the band."""
+LETTER = 0.0115
+"""Of the width of the axes, what a letter of a name takes."""
 HEAD, TAIL = 6, 20
 """Letters of a long name that are shown, from either end."""
 APART = 1.25
@@ -80,8 +82,8 @@ def _draw(axes: Axes, points: Sequence[Point], band: float) -> None:
     _draw_band(axes, ends, band)
     for kind in dict.fromkeys(one.kind for one in points):
         _draw_kind(axes, kind, [one for one in points if one.kind == kind], scale)
-    _name_worst(axes, points, band, scale)
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    _name_worst(axes, points, band, scale)
     axes.set(xlabel=f"measured step time in {unit} (bars: quartiles)", ylabel=f"predicted step time in {unit}")
     axes.set_aspect("equal")
     _plain_numbers(axes)
@@ -106,7 +108,10 @@ def _draw_band(axes: Axes, ends: tuple[float, float], band: float) -> None:
 
 
 def _name_worst(axes: Axes, points: Sequence[Point], band: float, scale: float) -> None:
-    """Write the names of the worst cases beside their points, away from the diagonal, where none stands already."""
+    """Write the names of the worst cases beside their points, away from the diagonal, where none stands already.
+
+    A name above the diagonal ends at its point, unless the frame would cut it.
+    """
     named: list[Point] = []
     for one in sorted(points, key=lambda point: -abs(point.error)):
         if abs(one.error) <= band or len(named) == NAMED:
@@ -116,9 +121,12 @@ def _name_worst(axes: Axes, points: Sequence[Point], band: float, scale: float) 
         named.append(one)
         above = one.error > 0.0
         name = one.name if len(one.name) <= HEAD + TAIL else f"{one.name[:HEAD]}…{one.name[-TAIL:]}"
+        place = one.measured_s / scale, one.predicted_s / scale
+        across = axes.transAxes.inverted().transform(axes.transData.transform(place))[0]
+        leftwards = above and across > LETTER * len(name)
         axes.annotate(
-            name, (one.measured_s / scale, one.predicted_s / scale), fontsize=7.5, color=BLACK, xytext=(-6, 5) if above else (6, -5),
-            textcoords="offset points", ha="right" if above else "left", va="bottom" if above else "top",
+            name, place, fontsize=7.5, color=BLACK, xytext=(-6 if leftwards else 6, 5 if above else -5),
+            textcoords="offset points", ha="right" if leftwards else "left", va="bottom" if above else "top",
         )  # fmt: skip
 
 
