@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 START_S = 120.0
 CASE_S = 900.0
@@ -44,7 +44,8 @@ class Workers:
             for rank in range(self._count):
                 with _unbroken():
                     self._processes.append(self._started(rank))
-                threading.Thread(target=self._listen, args=(rank,), daemon=True).start()
+                stream = self._processes[rank].stdout
+                threading.Thread(target=self._listen, args=(rank, stream), daemon=True).start()
             self._collected(START_S)
         except BaseException:
             self.close()
@@ -96,9 +97,8 @@ class Workers:
                 stderr=said, text=True, encoding="utf-8", env=settings, start_new_session=True,  # Ctrl-C is the parent's to handle
             )  # fmt: skip
 
-    def _listen(self, rank: int) -> None:
+    def _listen(self, rank: int, stream: IO[str] | None) -> None:
         """Hand over every answer of a process, and None at its end."""
-        stream = self._processes[rank].stdout
         assert stream is not None
         with contextlib.suppress(ValueError, OSError):
             for line in stream:
