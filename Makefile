@@ -20,7 +20,7 @@ demo: $(VENV)/installed  ## GPT-3 175B on 1,024 A100s: the table, and out/ with 
 		--tp 8 --pp 8 --vpp 3 --global-batch 1536 --seq-len 2048 --precision fp16 --recompute full --out $(OUT)
 
 test: $(VENV)/testable  ## the whole suite; `make test ARGS='tests/sim -x'` for a part
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 lint: $(VENV)/testable
 	$(BIN)/ruff check .

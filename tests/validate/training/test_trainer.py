@@ -23,7 +23,6 @@ from foretrain.validate.trainer import Settings, key, measured, run_suite
 from foretrain.validate.training.join import joined
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.xdist_group("trainer")  # what all share takes half a minute, and each worker would make its own
 
 NETS = {
     "mlp": "mlp:width=16,depth=4,classes=8",
