@@ -98,13 +98,18 @@ class Moves(Op):
 
     def beside_bytes(self, layout: Layout) -> float:
         """Return the gradients that a backward pass of one kernel reads and makes: what it moves, but for what forward has kept."""
-        done = self.fused_backward if self.fused_backward is not None and POINTWISE in layout.fused else self.backward_pass
+        done = _chosen(self.backward_pass, self.fused_backward, layout)
         if not done.launches:
             return 0.0
         return max(0.0, done.moved.size_bytes(layout, cut_of(self.split, layout)) - self.saved_bytes(layout)) / done.launches
 
     def _kernel(self, name: str, eager: Pass, fused: Pass | None, layout: Layout) -> tuple[Kernel, ...]:
-        done = fused if fused is not None and POINTWISE in layout.fused else eager
+        done = _chosen(eager, fused, layout)
         if not done.launches:
             return (replace(stream_kernel(name, 0.0, 0), views=done.views),) if done.views else ()
         return (stream_kernel(name, done.moved.size_bytes(layout, cut_of(self.split, layout)), done.launches, done.classes, done.calls),)
+
+
+def _chosen(eager: Pass, fused: Pass | None, layout: Layout) -> Pass:
+    """Return a pass as the software runs it: fused where it fuses pointwise chains and there is something to fuse."""
+    return fused if fused is not None and POINTWISE in layout.fused else eager

@@ -26,10 +26,13 @@ def added_gradients(context: Context, units: Sequence[Unit]) -> Kernel | None:
     Gradients that every micro-batch reduces to shards are added as shards.
     """
     placement, plan = context.placement, context.placement.plan
-    tensors, count = trained_tensors(unit.block for unit in units), placement.microbatches_each
-    if not context.software.adds_gradients or count == 1 or not tensors:
+    count = placement.microbatches_each
+    if not context.software.adds_gradients or count == 1:
         return None
-    shards = plan.shards if plan.zero >= 2 and plan.syncs_every_microbatch else 1
+    tensors = trained_tensors(unit.block for unit in units)
+    if not tensors:
+        return None
+    shards = plan.shards if plan.zero >= 2 else 1
     share = (count - 1) / count
     moved = PASSES * context.numbers.state.reduce_bytes * sum(unit.trained for unit in units) / shards * share
     return stream_kernel("add gradients", moved, max(1, round(tensors * share)))

@@ -7,6 +7,7 @@ arXiv:1910.02054, section 5.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ class Replicated(Exchange):
     def _gathers_ahead(self) -> bool:
         return self.context.placement.plan.shards > 1 and self.context.software.overlap.parameter_gather
 
-    @property
+    @cached_property
     def _sends_buffers(self) -> bool:
         """Whether replicas take over the first one's buffers: before each forward pass that follows one whose gradients were reduced."""
         units = (unit for chunk in self.work.state.units for unit in chunk)

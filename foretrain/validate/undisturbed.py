@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from foretrain.validate.measuring.timer import spread_of
@@ -54,9 +54,7 @@ def _paced(data: Mapping[str, Any], best_s: float) -> dict[str, Any]:
         return {**data, **{name: _scaled(data[name], factor) for name in SPREADS if name in data}}
     samples = data["samples"]
     steps = [seconds * best_s / reference for seconds, reference in zip(samples["step_s"], references, strict=True)]
-    found = spread_of(steps)
-    spread = {"median": found.median, "q1": found.q1, "q3": found.q3, "repeats": found.repeats}
-    return {**data, "step_s": spread, "slowed": statistics.median(references) / best_s}
+    return {**data, "step_s": asdict(spread_of(steps)), "slowed": statistics.median(references) / best_s}
 
 
 def _scaled(spread: Mapping[str, float], factor: float) -> dict[str, float]:
